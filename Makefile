@@ -1,0 +1,28 @@
+# Every target sets up what it needs in .venv and skips that in a second when nothing changed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: pretrain test lint format setup clean
+
+pretrain: .venv/ready  ## train, evaluate and export a small SLAP on the embedded data (about ten minutes on two cores)
+	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/slap_scenes.yaml
+
+test: .venv/ready  ## lint and the default test run: offline, CPU, under six minutes on two cores
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+format: .venv/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv runs .pytest_cache .ruff_cache

@@ -1,0 +1,158 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""Configurations of SLAP: the audio encoder alone, and the system with its training numbers."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_caption_decoder import CaptionDecoderConfig
+
+
+@strict
+class SlapAudioConfig(PreTrainedConfig):
+    """Numbers of the SLAP audio encoder; the defaults are the paper's (2.1.1, 2.1.2, 3.2)."""
+
+    model_type = "slap_audio_model"
+    base_config_key = "audio_config"
+
+    hidden_size: int = 768  # SLAP 3.2
+    num_hidden_layers: int = 12  # SLAP 3.2
+    num_attention_heads: int = 12  # SLAP 3.2
+    intermediate_size: int = 3072  # inner width of SwiGLU, taken literally as in LLM configs; SLAP 3.2
+    num_mel_bins: int = 64  # SLAP 3.2
+    patch_frames: int = 16  # frames per patch; SLAP 3.2
+    patch_mel_bins: int = 16  # mel bins per patch; SLAP 3.2
+    feature_frame_rate_hz: float | int = 100.0  # input frames per second, hop 10 ms; SLAP 3.2
+    layer_types: list[str] | None = None  # per layer; None repeats sliding, sliding, full (SLAP 2.1.1)
+    sliding_window_frames: int = 24  # total window in patch columns of 160 ms; SLAP 2.1.1, the unit is our choice
+    rope_theta: float | int = 10000.0  # base of the rotary frequencies, Qwen2.5-VL's
+    rms_norm_eps: float = 1e-6  # our choice
+    drop_path_rate: float | int = 0.0  # stochastic depth of whole clips, grows linearly with depth
+    initializer_range: float = 0.02  # truncated normal; 0.55-0.85 / sqrt(hidden_size) trains best from scratch
+    # our choice, off for the paper's form: rotary positions tell only differences of frequency bands
+    use_frequency_embedding: bool = False
+    use_packing: bool = True  # False computes padded batches with masks, for export and static shapes
+
+    def __post_init__(self, **kwargs):
+        if self.layer_types is None:
+            pattern = ("sliding_attention", "sliding_attention", "full_attention")
+            self.layer_types = [pattern[layer % 3] for layer in range(self.num_hidden_layers)]
+        super().__post_init__(**kwargs)
+
+    def validate_patches(self):
+        """Raises if the mel bins are not a whole number of patches."""
+        if self.num_mel_bins % self.patch_mel_bins != 0:
+            raise ValueError(
+                f"`num_mel_bins` must be a multiple of `patch_mel_bins`, got {self.num_mel_bins} and "
+                f"{self.patch_mel_bins}. Choose a patch height that divides the mel bins."
+            )
+
+    def validate_heads(self):
+        """Raises if a head cannot hold rotary pairs for two axes."""
+        if self.hidden_size % (4 * self.num_attention_heads) != 0:
+            raise ValueError(
+                f"`hidden_size` / `num_attention_heads` must be a multiple of 4 for 2-D rotary positions, got "
+                f"{self.hidden_size} / {self.num_attention_heads}. Change the width or the number of heads."
+            )
+
+    @property
+    def num_frequency_patches(self) -> int:
+        """Patches per time step."""
+        return self.num_mel_bins // self.patch_mel_bins
+
+    @property
+    def sliding_window(self) -> int:
+        """Largest distance, in tokens, that a token of a sliding layer attends to (inclusive, on both sides)."""
+        return self.sliding_window_frames * self.num_frequency_patches // 2
+
+    @property
+    def frame_feature_size(self) -> int:
+        """Width of `frame_features`."""
+        return self.hidden_size
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Output frames per second."""
+        return self.feature_frame_rate_hz / self.patch_frames
+
+
+@strict
+class SlapConfig(PreTrainedConfig):
+    """Towers of SLAP and the numbers of its three losses (2.2), the defaults are the paper's where it gives them.
+
+    Section numbers are the paper's. DINOv2 stands for the published recipe of its masked-patch loss, which the paper
+    follows without repeating the numbers.
+    """
+
+    model_type = "slap"
+    sub_configs_defaults = {
+        "audio_config": SlapAudioConfig,
+        "text_config": SubConfigSpec(AutoConfig, model_type="modernbert"),
+        "decoder_config": CaptionDecoderConfig,
+    }
+
+    audio_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    decoder_config: dict | PreTrainedConfig | None = None
+    projection_dim: int | None = None  # width of the shared space; None: the towers' common width, no projection
+    tie_word_embeddings: bool = True
+    initializer_range: float = 0.02  # attention pooling and projections
+    rms_norm_eps: float = 1e-6  # attention pooling
+
+    contrastive_weight: float | int = 1.0  # alpha, 3.2; 0 leaves the term out
+    masked_weight: float | int = 1.0  # beta, 3.2; 0 leaves teacher and prototype heads out
+    caption_weight: float | int = 0.5  # gamma, 3.2; 0 leaves the decoder out
+
+    contrastive_loss: Literal["infonce", "sigmoid"] = "infonce"  # Eq. 3, or the pairwise sigmoid loss
+    logit_scale_init_value: float = 2.6592  # log(1 / 0.07), CLIP's
+    logit_bias_init_value: float = -10.0  # only for the sigmoid loss
+    logit_scale_max: float = 4.6052  # log(100), CLIP's
+
+    masking_ratio: float = 0.5  # share of tokens hidden from the student, 3.2
+    mask_style: Literal["random", "block"] = "random"  # "randomly replaced", 2.2.2
+    share_masked_pass: bool = False  # True feeds all three losses from the one masked pass, cheaper
+    num_prototypes: int = 8192  # iBOT's; DINOv2 uses 65,536
+    prototype_layers: int = 3  # DINOv2
+    prototype_hidden_size: int = 2048  # DINOv2
+    prototype_bottleneck_size: int = 256  # DINOv2
+    student_temperature: float = 0.1  # DINOv2
+    teacher_temperature_start: float = 0.04  # DINOv2
+    teacher_temperature_end: float = 0.07  # DINOv2
+    teacher_temperature_warmup: float = 0.3  # share of the steps; DINOv2 warms up over 30 of 100 epochs
+    target_centering: Literal["centering", "sinkhorn", "none"] = "centering"  # 2.2.2 speaks of softmax scores
+    center_momentum: float = 0.9  # DINOv2
+    freeze_prototypes_warmup: float = 0.01  # share of the steps without gradient for the prototypes; DINOv2: 1 epoch
+    masked_loss_weighting: Literal["clip", "token"] = "clip"  # each clip counts the same (DINOv2), or each token
+    masked_loss_chunk_size: int = 0  # tokens per checkpointed block of prototype scores; 0 computes all at once
+
+    spec_augment_time_stripes: int = 2  # SpecAugment is used (3.2); these numbers are of 64-mel systems
+    spec_augment_time_width: int = 64  # frames, exclusive upper end of the uniform draw
+    spec_augment_time_share: float = 0.2  # our choice: no stripe wider than this share of the clip
+    spec_augment_mel_stripes: int = 2
+    spec_augment_mel_width: int = 8  # mel bins, exclusive upper end of the uniform draw
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.projection_dim is None and self.audio_config.hidden_size != self.text_config.hidden_size:
+            raise ValueError(
+                "`projection_dim` is needed when the towers differ in width, got audio "
+                f"{self.audio_config.hidden_size} and text {self.text_config.hidden_size}. Set it, for instance to "
+                f"{min(self.audio_config.hidden_size, self.text_config.hidden_size)}."
+            )
+
+    def validate_training_numbers(self):
+        """Raises for shares outside 0..1."""
+        for name in ("masking_ratio", "teacher_temperature_warmup", "freeze_prototypes_warmup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")
+
+    @property
+    def embedding_size(self) -> int:
+        """Width E of the shared space."""
+        return self.projection_dim or self.audio_config.hidden_size
+
+
+__all__ = ["SlapAudioConfig", "SlapConfig"]

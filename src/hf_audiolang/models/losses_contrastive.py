@@ -1,0 +1,71 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""Contrastive losses between clips and captions, over the batches of all processes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .losses_distributed import gather_rows, process_rank
+
+
+def contrastive_loss(audio_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE over the in-batch pairs of all processes (SLAP Eq. 3, with the minus sign it lacks).
+
+    Each process scores its own rows against the columns of all; with gradients averaged over processes, as DDP does,
+    the result is that of one process holding the joined batch.
+
+    Args:
+        audio_embeds: (B, E) unit-norm clip embeddings; row i is paired with row i of `text_embeds`.
+        text_embeds: (B, E) unit-norm caption embeddings.
+        logit_scale: () positive multiplier 1/temperature, already exponentiated.
+
+    Returns:
+        () mean over the 2B softmax cross-entropies, in nats; log of the global batch when all pairs look alike.
+
+    Raises:
+        ValueError: if the two batches differ in shape.
+    """
+    all_audio, all_text, targets = _gather_pairs(audio_embeds, text_embeds)
+    loss_per_audio = F.cross_entropy(logit_scale * audio_embeds @ all_text.T, targets)
+    loss_per_text = F.cross_entropy(logit_scale * text_embeds @ all_audio.T, targets)
+    return (loss_per_audio + loss_per_text) / 2
+
+
+def sigmoid_contrastive_loss(
+    audio_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, logit_bias: Tensor
+) -> Tensor:
+    """Pairwise sigmoid loss (SigLIP Eq. 1) over the pairs of all processes.
+
+    Args:
+        audio_embeds: (B, E) unit-norm clip embeddings; row i is paired with row i of `text_embeds`.
+        text_embeds: (B, E) unit-norm caption embeddings.
+        logit_scale: () positive multiplier, already exponentiated.
+        logit_bias: () added to every logit.
+
+    Returns:
+        () sum over captions, mean over clips, in nats.
+
+    Raises:
+        ValueError: if the two batches differ in shape.
+    """
+    _, all_text, targets = _gather_pairs(audio_embeds, text_embeds)
+    logits = logit_scale * audio_embeds @ all_text.T + logit_bias
+    signs = 2.0 * F.one_hot(targets, len(all_text)) - 1.0  # +1 for the pair, -1 for all others
+    return -F.logsigmoid(signs * logits).sum(1).mean()
+
+
+def _gather_pairs(audio_embeds: Tensor, text_embeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if audio_embeds.shape != text_embeds.shape:
+        raise ValueError(
+            f"`audio_embeds` and `text_embeds` must have the same shape, got {tuple(audio_embeds.shape)} and "
+            f"{tuple(text_embeds.shape)}. Pass one caption per clip."
+        )
+    offset = process_rank() * len(audio_embeds)
+    targets = torch.arange(len(audio_embeds), device=audio_embeds.device) + offset
+    return gather_rows(audio_embeds), gather_rows(text_embeds), targets
+
+
+__all__ = ["contrastive_loss", "sigmoid_contrastive_loss"]

@@ -1,0 +1,265 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""SLAP audio encoder: a modern ViT over packed log-mel patches (SLAP 2.1.1, 2.1.2).
+
+input_features (B, T, F) -> patches -> pack -> patch projection -> [ RMSNorm, attention with 2-D RoPE, sliding or
+full; RMSNorm, SwiGLU ] x layers -> RMSNorm -> packed tokens (N, D) -> unpack -> last_hidden_state (B, N', D)
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import can_return_tuple
+
+from .configuration_slap import SlapAudioConfig
+from .layers_attention import SelfAttention
+from .layers_mlp import SwiGluMlp
+from .layers_packing import PackedLayout, pack, unpack
+from .layers_patch import patchify, time_steps_of
+from .layers_pooling import masked_mean
+from .layers_position import rotary_angles_2d
+from .modeling_loading import StrictTowersMixin
+from .modeling_outputs import AudioEncoderOutput
+
+
+class SlapAudioEmbeddings(nn.Module):
+    """Patches to tokens: bias-free projection, mask token at hidden positions, optional frequency embedding."""
+
+    def __init__(self, config: SlapAudioConfig):
+        super().__init__()
+        self.num_bands = config.num_frequency_patches
+        patch_size = config.patch_frames * config.patch_mel_bins
+        self.patch_proj = nn.Linear(patch_size, config.hidden_size, bias=False)
+        self.mask_token = nn.Parameter(torch.empty(config.hidden_size))
+        self.frequency_embedding = (
+            nn.Parameter(torch.empty(self.num_bands, config.hidden_size)) if config.use_frequency_embedding else None
+        )
+
+    def forward(self, patches: Tensor, token_position: Tensor, is_masked: Tensor | None) -> Tensor:
+        """Returns (..., D).
+
+        Args:
+            patches: (..., patch size) flattened tiles.
+            token_position: (...) index of each token in its clip.
+            is_masked: (...) bool, True where the mask token stands in, or None.
+        """
+        tokens = self.patch_proj(patches)
+        if is_masked is not None:
+            tokens = torch.where(is_masked.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
+        if self.frequency_embedding is not None:
+            tokens = tokens + self.frequency_embedding[token_position % self.num_bands]
+        return tokens
+
+
+class SlapAudioLayer(GradientCheckpointingLayer):
+    """Pre-norm block: attention within a window or the whole clip, then SwiGLU."""
+
+    def __init__(self, config: SlapAudioConfig, layer: int):
+        super().__init__()
+        is_sliding = config.layer_types[layer] == "sliding_attention"
+        self.attn_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.attn = SelfAttention(config, window=config.sliding_window if is_sliding else None)
+        self.mlp_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = SwiGluMlp(config.hidden_size, config.intermediate_size)
+        self.drop_path_rate = config.drop_path_rate * layer / max(config.num_hidden_layers - 1, 1)
+
+    def forward(
+        self, hidden_states: Tensor, rotary, layout: PackedLayout, keep: dict[int | None, Tensor] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns the shape of `hidden_states` and the attention weights, if the back end gives them.
+
+        Args:
+            hidden_states: (N, D) packed, or (B, L, D) when `keep` is given.
+            rotary: cosine and sine of each token.
+            layout: which token belongs to which clip.
+            keep: window -> attention mask of a padded batch, or None for packed computation.
+        """
+        is_packed = keep is None
+        update, weights = self.attn(
+            self.attn_norm(hidden_states),
+            rotary,
+            layout if is_packed else None,
+            None if is_packed else keep[self.attn.window],
+        )
+        hidden_states = hidden_states + self._drop_path(update, layout, is_packed)
+        update = self.mlp(self.mlp_norm(hidden_states))
+        return hidden_states + self._drop_path(update, layout, is_packed), weights
+
+    def _drop_path(self, update: Tensor, layout: PackedLayout, is_packed: bool) -> Tensor:
+        """Leaves the block out for a random part of the clips (stochastic depth), scaling up the others."""
+        if not self.training or self.drop_path_rate == 0:
+            return update
+        kept = torch.rand(layout.num_sequences, device=update.device) >= self.drop_path_rate
+        factor = kept.to(update.dtype) / (1 - self.drop_path_rate)
+        return update * (factor[layout.seq_ids].unsqueeze(-1) if is_packed else factor[:, None, None])
+
+
+class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
+    """Encoder of clips of any duration; clips of a batch never see each other or their padding.
+
+    Example:
+        >>> config = SlapAudioConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=32)
+        >>> model = SlapAudioModel(config).eval()
+        >>> output = model(torch.randn(2, 98, 64))
+        >>> output.last_hidden_state.shape, output.frame_features.shape
+        (torch.Size([2, 28, 24]), torch.Size([2, 7, 24]))
+    """
+
+    config: SlapAudioConfig
+    base_model_prefix = "audio_model"
+    main_input_name = "input_features"
+    input_modalities = "audio"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SlapAudioLayer"]
+    _keys_to_ignore_on_load_unexpected = [r"^(text_|audio_p|logit_scale)"]  # the rest of a SlapModel checkpoint
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: SlapAudioConfig):
+        super().__init__(config)
+        self.embeddings = SlapAudioEmbeddings(config)
+        self.layers = nn.ModuleList(SlapAudioLayer(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=std)
+        elif isinstance(module, SlapAudioLayer):
+            residual_std = std / math.sqrt(2 * self.config.num_hidden_layers)
+            init.trunc_normal_(module.attn.o_proj.weight, std=residual_std)
+            init.trunc_normal_(module.mlp.down_proj.weight, std=residual_std)
+        elif isinstance(module, SlapAudioEmbeddings):
+            init.zeros_(module.mask_token)
+            if module.frequency_embedding is not None:
+                init.trunc_normal_(module.frequency_embedding, std=std)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Returns the patch projection."""
+        return self.embeddings.patch_proj
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_features: Tensor,
+        input_features_mask: Tensor | None = None,
+        masked_positions: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
+    ) -> AudioEncoderOutput:
+        """Encodes a batch of log-mels.
+
+        Args:
+            input_features: (B, T, F) normalised log-mel; padding may hold anything.
+            input_features_mask: (B, T) True at real frames, or None when all are.
+            masked_positions: (B, N) True where the mask token replaces a patch, or None.
+            output_hidden_states: also return the input of every layer.
+            output_attentions: also return attention weights; needs `attn_implementation="eager"`.
+            **kwargs: ignored.
+        """
+        config = self.config
+        wants_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        wants_weights = config.output_attentions if output_attentions is None else output_attentions
+        states = [] if wants_states else None
+        weights = [] if wants_weights else None
+        tokens, layout = self.encode(input_features, input_features_mask, masked_positions, states, weights)
+        output = self.padded_output(tokens, layout)
+        if states is not None:
+            output.hidden_states = (*(unpack(state, layout) for state in states), output.last_hidden_state)
+        if weights is not None and all(weight is not None for weight in weights):
+            output.attentions = tuple(_clip_weights(weight, layout) for weight in weights)
+        return output
+
+    def encode(
+        self,
+        input_features: Tensor,
+        input_features_mask: Tensor | None = None,
+        masked_positions: Tensor | None = None,
+        layer_inputs: list[Tensor] | None = None,
+        layer_weights: list[Tensor] | None = None,
+    ) -> tuple[Tensor, PackedLayout]:
+        """Encodes a batch of log-mels and keeps the result packed.
+
+        Args:
+            input_features: see `forward`; `input_features_mask` and `masked_positions` too.
+            input_features_mask: see `forward`.
+            masked_positions: see `forward`.
+            layer_inputs: a list that receives the packed input of every layer.
+            layer_weights: a list that receives the attention weights of every layer.
+
+        Returns:
+            (N, D) tokens after the final norm in packed order, and their layout.
+        """
+        config = self.config
+        patches, token_mask = patchify(
+            input_features.to(self.dtype), input_features_mask, config.patch_frames, config.patch_mel_bins
+        )
+        layout = PackedLayout.from_mask(token_mask)
+        if config.use_packing:
+            patches = pack(patches, layout)  # (N, patch size)
+            position = layout.token_index % token_mask.shape[1]  # (N,)
+            is_masked = None if masked_positions is None else pack(masked_positions, layout)
+            keep = None
+        else:
+            position = torch.arange(token_mask.shape[1], device=patches.device)  # (L,)
+            is_masked = masked_positions
+            keep = self._padded_masks(token_mask)
+        # under autocast the residual stream stays in the parameters' precision
+        hidden_states = self.embeddings(patches, position, is_masked).to(self.dtype)
+        bands = config.num_frequency_patches
+        head_dim = config.hidden_size // config.num_attention_heads
+        rotary = rotary_angles_2d(position // bands, position % bands, head_dim, config.rope_theta)
+        for layer in self.layers:
+            if layer_inputs is not None:
+                layer_inputs.append(hidden_states if keep is None else pack(hidden_states, layout))
+            hidden_states, weights = layer(hidden_states, rotary, layout, keep)
+            if layer_weights is not None:
+                layer_weights.append(weights)
+        hidden_states = self.norm(hidden_states)
+        return (hidden_states if keep is None else pack(hidden_states, layout)), layout
+
+    def padded_output(self, tokens: Tensor, layout: PackedLayout) -> AudioEncoderOutput:
+        """All output fields from packed tokens (N, D)."""
+        last_hidden_state = unpack(tokens, layout)  # (B, N', D)
+        bands = self.config.num_frequency_patches
+        return AudioEncoderOutput(
+            last_hidden_state=last_hidden_state,
+            pooler_output=masked_mean(last_hidden_state, layout.token_mask),
+            token_mask=layout.token_mask,
+            frame_features=time_steps_of(last_hidden_state, bands).mean(2),
+            frame_mask=time_steps_of(layout.token_mask, bands)[..., 0],
+        )
+
+    def _padded_masks(self, token_mask: Tensor) -> dict[int | None, Tensor]:
+        """Attention masks (B, 1, L, L) of a padded batch, for full attention and for the sliding window."""
+        keep = token_mask[:, None, None, :].expand(-1, 1, token_mask.shape[1], -1)
+        at = torch.arange(token_mask.shape[1], device=token_mask.device)
+        near = (at.unsqueeze(0) - at.unsqueeze(1)).abs() <= self.config.sliding_window
+        # a row of padding far from all real tokens sees itself: a row without keys would give NaN
+        alone = torch.eye(len(at), dtype=torch.bool, device=at.device)
+        return {None: keep, self.config.sliding_window: (keep & near) | alone}
+
+
+def _clip_weights(weights: Tensor, layout: PackedLayout) -> Tensor:
+    """Attention weights of each clip: (H, N, N) packed, or (B, H, L, L) padded -> (B, H, L, L)."""
+    if weights.ndim == 4:
+        return weights
+    batch, length = layout.token_mask.shape
+    padded = weights.new_zeros(weights.shape[0], batch * length, length)
+    column = layout.token_index % length
+    same = layout.seq_ids.unsqueeze(0) == layout.seq_ids.unsqueeze(1)
+    query, key = same.nonzero(as_tuple=True)
+    padded[:, layout.token_index[query], column[key]] = weights[:, query, key]
+    return padded.unflatten(1, (batch, length)).transpose(0, 1)
+
+
+__all__ = ["SlapAudioModel"]
