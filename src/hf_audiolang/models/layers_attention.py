@@ -53,7 +53,7 @@ def packed_attention(
     if window is not None and layout.max_length <= window + 1:
         window = None
     if backend == "loop":
-        attend = _full_by_groups if window is None else _sliding_by_blocks
+        attend = _full_by_groups if window is None else _sliding
         return attend(query, key, value, layout, window), None
     if backend == "varlen":
         return _varlen(query, key, value, layout, window), None
@@ -92,17 +92,40 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, keep: Tensor) ->
 
 
 def _full_by_groups(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, window: None) -> Tensor:
-    heads_and_size = query.shape[1:]
-    sizes = [count * length for count, length in layout.groups]
+    return torch.cat(_by_groups(query, key, value, layout.groups, {}))
+
+
+def _sliding(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, window: int) -> Tensor:
+    """Short clips as batches with a band mask, longer ones as blocks: each where it visits fewer keys."""
+    is_short = [length <= BLOCK_TOKENS + 2 * window for _, length in layout.groups]
+    short_groups = layout.groups[: sum(is_short)]  # lengths ascend
+    short = sum(count * length for count, length in short_groups)
     outputs = []
-    parts = zip(query.split(sizes), key.split(sizes), value.split(sizes), layout.groups, strict=True)
-    for q, k, v, (count, length) in parts:
-        batched = [part.view(count, length, *heads_and_size).transpose(1, 2) for part in (q, k, v)]
-        outputs.append(F.scaled_dot_product_attention(*batched).transpose(1, 2).reshape(-1, *heads_and_size))
+    if short:
+        masks = _band_masks(layout, short_groups, window)
+        outputs += _by_groups(query[:short], key[:short], value[:short], short_groups, masks)
+    if short < len(query):
+        mask = _block_mask(layout, short, window)
+        outputs.append(_by_blocks(query[short:], key[short:], value[short:], mask, window))
     return torch.cat(outputs)
 
 
-def _sliding_by_blocks(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, window: int) -> Tensor:
+def _by_groups(
+    query: Tensor, key: Tensor, value: Tensor, groups: list[tuple[int, int]], masks: dict[int, Tensor]
+) -> list[Tensor]:
+    """One call per group of equally long sequences; `masks` holds a mask per length where one is needed."""
+    heads_and_size = query.shape[1:]
+    sizes = [count * length for count, length in groups]
+    outputs = []
+    for q, k, v, (count, length) in zip(query.split(sizes), key.split(sizes), value.split(sizes), groups, strict=True):
+        batched = [part.view(count, length, *heads_and_size).transpose(1, 2) for part in (q, k, v)]
+        output = F.scaled_dot_product_attention(*batched, attn_mask=masks.get(length))
+        outputs.append(output.transpose(1, 2).reshape(-1, *heads_and_size))
+    return outputs
+
+
+def _by_blocks(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, window: int) -> Tensor:
+    """Blocks of queries against the keys within reach, all sequences in one call."""
     num_tokens, num_heads, head_dim = query.shape
     num_blocks = -(-num_tokens // BLOCK_TOKENS)
     tail = num_blocks * BLOCK_TOKENS - num_tokens
@@ -112,24 +135,34 @@ def _sliding_by_blocks(query: Tensor, key: Tensor, value: Tensor, layout: Packed
         F.pad(part, (0, 0, 0, 0, window, tail + window)).unfold(0, span, BLOCK_TOKENS).transpose(2, 3)
         for part in (key, value)
     ]  # (blocks, H, span, head_dim)
-    output = F.scaled_dot_product_attention(blocks, *around, attn_mask=_block_mask(layout, window))
+    output = F.scaled_dot_product_attention(blocks, *around, attn_mask=mask)
     return output.transpose(1, 2).reshape(-1, num_heads, head_dim)[:num_tokens]
 
 
-def _block_mask(layout: PackedLayout, window: int) -> Tensor:
-    """Mask (blocks, 1, block, block + 2 windows) of the sliding loop, built once per layout."""
+def _band_masks(layout: PackedLayout, groups: list[tuple[int, int]], window: int) -> dict[int, Tensor]:
+    """Masks (L, L) of the lengths that exceed the window, built once per layout."""
+    if ("band", window) not in layout.cached_masks:
+        at = torch.arange(groups[-1][1], device=layout.seq_ids.device)
+        band = (at.unsqueeze(0) - at.unsqueeze(1)).abs() <= window
+        masks = {length: band[:length, :length].contiguous() for _, length in groups if length > window + 1}
+        layout.cached_masks["band", window] = masks
+    return layout.cached_masks["band", window]
+
+
+def _block_mask(layout: PackedLayout, start: int, window: int) -> Tensor:
+    """Mask (blocks, 1, block, block + 2 windows) of the packed tokens from `start` on, built once per layout."""
     if ("block", window) not in layout.cached_masks:
-        num_tokens, device = len(layout.seq_ids), layout.seq_ids.device
-        num_blocks = -(-num_tokens // BLOCK_TOKENS)
-        tail = num_blocks * BLOCK_TOKENS - num_tokens
-        query_ids = F.pad(layout.seq_ids, (0, tail), value=-2).view(num_blocks, BLOCK_TOKENS, 1)
-        key_ids = F.pad(layout.seq_ids, (window, tail + window), value=-1)
+        seq_ids = layout.seq_ids[start:]
+        num_blocks = -(-len(seq_ids) // BLOCK_TOKENS)
+        tail = num_blocks * BLOCK_TOKENS - len(seq_ids)
+        query_ids = F.pad(seq_ids, (0, tail), value=-2).view(num_blocks, BLOCK_TOKENS, 1)
+        key_ids = F.pad(seq_ids, (window, tail + window), value=-1)
         key_ids = key_ids.unfold(0, BLOCK_TOKENS + 2 * window, BLOCK_TOKENS).unsqueeze(1)
-        query_at = torch.arange(BLOCK_TOKENS, device=device).unsqueeze(-1) + window
-        key_at = torch.arange(BLOCK_TOKENS + 2 * window, device=device)
+        query_at = torch.arange(BLOCK_TOKENS, device=seq_ids.device).unsqueeze(-1) + window
+        key_at = torch.arange(BLOCK_TOKENS + 2 * window, device=seq_ids.device)
         near = (query_at - key_at).abs() <= window
         # rows that stand for no token attend anywhere in their window: a row without keys would give NaN
-        keep = (near & (query_ids == key_ids)) | (near & (query_ids == -2))
+        keep = near & ((query_ids == key_ids) | (query_ids == -2))
         layout.cached_masks["block", window] = keep.unsqueeze(1)
     return layout.cached_masks["block", window]
 

@@ -50,6 +50,14 @@ def sum_over_processes(value: Tensor) -> Tensor:
     return value
 
 
+def max_over_processes(value: Tensor) -> Tensor:
+    """Elementwise maximum of a detached tensor over all processes."""
+    value = value.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+    return value
+
+
 def global_mean(total: Tensor, count: Tensor) -> Tensor:
     """Local share of a mean over the items of all processes.
 
@@ -62,4 +70,4 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
     return total * world_size() / sum_over_processes(count.float()).clamp(min=1)
 
 
-__all__ = ["gather_rows", "global_mean", "process_rank", "sum_over_processes", "world_size"]
+__all__ = ["gather_rows", "global_mean", "max_over_processes", "process_rank", "sum_over_processes", "world_size"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .losses_distributed import sum_over_processes
+from .losses_distributed import max_over_processes, sum_over_processes
 
 
 @dataclass
@@ -84,7 +84,7 @@ def prototype_loss(
         loss = -((targets * log_probs).sum(-1) * weights).sum()
         with torch.no_grad():
             agreed = (targets.argmax(-1) == log_probs.argmax(-1)).float().sum()
-            entropy = -(targets * targets.clamp(min=1e-12).log()).sum()
+            entropy = torch.special.entr(targets).sum()
         return loss, scores.sum(0), targets.sum(0), agreed, entropy
 
     sizes = chunk_size or max(len(features), 1)
@@ -108,7 +108,7 @@ def prototype_loss(
 def sinkhorn_targets(scores: Tensor, temperature: float, num_iterations: int = 3) -> Tensor:
     """Targets that use all prototypes alike over the tokens of all processes: (M, K) -> (M, K), rows sum to 1."""
     shifted = scores / temperature
-    plan = (shifted - shifted.max()).exp()  # one global shift leaves the result unchanged
+    plan = (shifted - max_over_processes(shifted.max())).exp()  # one shift for all processes cancels out
     num_tokens = sum_over_processes(torch.tensor(float(len(scores)), device=scores.device))
     plan = plan / sum_over_processes(plan.sum())
     for _ in range(num_iterations):

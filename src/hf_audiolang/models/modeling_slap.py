@@ -340,10 +340,10 @@ class SlapForPreTraining(SlapPreTrainedModel):
         self.freezes_prototypes = done < config.freeze_prototypes_warmup
 
     def train(self, mode: bool = True) -> "SlapForPreTraining":
-        """Switches the student only; the teacher stays in eval mode."""
+        """Switches the student only; the teacher stays in eval mode and without gradient."""
         super().train(mode)
         for teacher, _ in self.teacher_pairs():
-            teacher.eval()
+            freeze_teacher(teacher)  # from_pretrained makes every parameter trainable, and ends with eval()
         return self
 
     @can_return_tuple

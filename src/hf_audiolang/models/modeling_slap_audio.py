@@ -198,11 +198,24 @@ class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
 
         Returns:
             (N, D) tokens after the final norm in packed order, and their layout.
+
+        Raises:
+            ValueError: if mel bins, mask or masked positions do not fit.
         """
         config = self.config
+        if input_features.shape[-1] != config.num_mel_bins:
+            raise ValueError(
+                f"`input_features` must have {config.num_mel_bins} mel bins on the last axis, got "
+                f"{tuple(input_features.shape)}. Use the model's own feature extractor."
+            )
         patches, token_mask = patchify(
             input_features.to(self.dtype), input_features_mask, config.patch_frames, config.patch_mel_bins
         )
+        if masked_positions is not None and masked_positions.shape != token_mask.shape:
+            raise ValueError(
+                f"`masked_positions` must be {tuple(token_mask.shape)}, one per token, got "
+                f"{tuple(masked_positions.shape)}. Draw them on the token mask of the same batch."
+            )
         layout = PackedLayout.from_mask(token_mask)
         if config.use_packing:
             patches = pack(patches, layout)  # (N, patch size)

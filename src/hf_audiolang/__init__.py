@@ -1,0 +1,37 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""Audio-language pretraining for transformers.
+
+After `import hf_audiolang`, `AutoModel`, `AutoProcessor`, `AutoFeatureExtractor` and `AutoModelForPreTraining` load the
+package's models from folders and from the Hub.
+"""
+
+from hf_audiolang.auto import export_with_code, register_all
+from hf_audiolang.inference import classify_files, embed_files, search_files
+from hf_audiolang.models.configuration_caption_decoder import CaptionDecoderConfig
+from hf_audiolang.models.configuration_slap import SlapAudioConfig, SlapConfig
+from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
+from hf_audiolang.models.modeling_caption_decoder import CaptionDecoder
+from hf_audiolang.models.modeling_slap import SlapForPreTraining, SlapModel
+from hf_audiolang.models.modeling_slap_audio import SlapAudioModel
+from hf_audiolang.models.processing_audiolang import AudioLangProcessor
+
+__version__ = "0.1.0"
+
+register_all()
+
+__all__ = [
+    "AudioLangProcessor",
+    "CaptionDecoder",
+    "CaptionDecoderConfig",
+    "LogMelFeatureExtractor",
+    "SlapAudioConfig",
+    "SlapAudioModel",
+    "SlapConfig",
+    "SlapForPreTraining",
+    "SlapModel",
+    "classify_files",
+    "embed_files",
+    "export_with_code",
+    "search_files",
+]

@@ -1,0 +1,85 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""The one place that registers the package's classes with transformers, and the export of models with their code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+
+from hf_audiolang.models.configuration_slap import SlapAudioConfig, SlapConfig
+from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
+from hf_audiolang.models.modeling_slap import SlapForPreTraining, SlapModel
+from hf_audiolang.models.modeling_slap_audio import SlapAudioModel
+from hf_audiolang.models.processing_audiolang import AudioLangProcessor
+
+CONFIGS = (SlapAudioConfig, SlapConfig)
+MODELS = {
+    AutoModel: ((SlapAudioConfig, SlapAudioModel), (SlapConfig, SlapModel)),
+    AutoModelForPreTraining: ((SlapConfig, SlapForPreTraining),),
+}
+
+
+def register_all() -> None:
+    """Makes `AutoModel`, `AutoProcessor` and their siblings know every class of the package; safe to call again."""
+    for config in CONFIGS:
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoFeatureExtractor.register(config, LogMelFeatureExtractor, exist_ok=True)
+        AutoProcessor.register(config, AudioLangProcessor, exist_ok=True)
+    for auto_class, pairs in MODELS.items():
+        for config, model in pairs:
+            auto_class.register(config, model, exist_ok=True)
+
+
+def export_with_code(model: PreTrainedModel, processor: ProcessorMixin | None, folder: str | Path) -> None:
+    """Writes a folder that loads with `trust_remote_code=True` where this package is not installed.
+
+    Args:
+        model: any public model of the package.
+        processor: its processor or feature extractor, or None.
+        folder: where configuration, weights, processor and the source files they need are written.
+
+    Raises:
+        ValueError: if the model's class is not one that an auto class loads.
+    """
+    auto_class = _auto_class_of(type(model))
+    marked: list[type] = []
+    try:
+        _mark(type(model), auto_class.__name__, marked)
+        _mark(type(model.config), "AutoConfig", marked)
+        if processor is not None:
+            extractor = getattr(processor, "feature_extractor", processor)
+            _mark(type(extractor), "AutoFeatureExtractor", marked)
+            if extractor is not processor:
+                _mark(type(processor), "AutoProcessor", marked)
+        model.save_pretrained(folder)
+        if processor is not None:
+            processor.save_pretrained(folder)
+    finally:
+        for cls in marked:
+            cls._auto_class = None  # or every later save_pretrained would copy code
+
+
+def _auto_class_of(model_class: type) -> type:
+    for auto_class, pairs in MODELS.items():
+        if any(model_class is model for _, model in pairs):
+            return auto_class
+    known = sorted(model.__name__ for pairs in MODELS.values() for _, model in pairs)
+    raise ValueError(f"`model` is a {model_class.__name__}, which no auto class loads. Pass one of {known}.")
+
+
+def _mark(cls: type, auto_class: str, marked: list[type]) -> None:
+    cls.register_for_auto_class(auto_class)
+    marked.append(cls)
+
+
+__all__ = ["export_with_code", "register_all"]

@@ -1,0 +1,160 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""Tables of the `datasets` library as records; their sounds stay encoded and are decoded by `audio_io`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha1
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .captions_checks import BadRows, choose_columns, path_inside, row_captions
+from .records import Record
+
+if TYPE_CHECKING:
+    import datasets
+
+_KNOWN_COLUMNS = ("labels", "events", "phrases", "mode")
+
+
+class TableRecords:
+    """Lazy records of a `datasets.Dataset`; ids and captions are known, the sounds are read at access.
+
+    Attributes:
+        ids: one per record, unique.
+    """
+
+    def __init__(
+        self,
+        table: datasets.Dataset,
+        audio_column: str,
+        rows: Sequence[int],
+        *,
+        ids: Sequence[str],
+        captions: Sequence[tuple[str, ...]],
+        folder: Path | None,
+    ) -> None:
+        """`rows`: the table row of each record; `folder`: where a column of paths starts, None for stored sounds."""
+        self.table = table
+        self.audio_column = audio_column
+        self.rows = list(rows)
+        self.ids = list(ids)
+        self.captions = list(captions)
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Record:
+        row = dict(self.table[self.rows[index]])
+        if self.folder is not None:
+            row[self.audio_column] = str(self.folder / self.ids[index])
+        row["captions"] = list(self.captions[index])
+        return replace(Record.from_row(row, self.audio_column, "captions"), id=self.ids[index])
+
+
+def open_datasets_folder(folder: Path, split: str) -> datasets.Dataset:
+    """The table that `save_to_disk` wrote, or the split of it.
+
+    Raises:
+        ValueError: if there are several splits and none is called `split`.
+    """
+    import datasets
+
+    table = datasets.load_from_disk(str(folder))
+    if isinstance(table, datasets.DatasetDict):
+        if split not in table:
+            raise ValueError(f"`{folder}` has no split {split!r}. Choose one of {sorted(table)}.")
+        return table[split]
+    return table
+
+
+def open_hub_dataset(name: str, split: str) -> datasets.Dataset:
+    """A split of a data set of the Hub.
+
+    Raises:
+        FileNotFoundError: if `name` is no `owner/name` and there is no such folder either.
+        ValueError: if the Hub (or its cache, when offline) does not have it, with its own words.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith((".", "~")):
+        raise FileNotFoundError(f"There is no folder `{name}`. Correct the path, or give a Hub id `owner/name`.")
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, split=split)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` is no folder here, and as a Hub data set its split {split!r} cannot be loaded: {error} "
+            "Correct the path, the id or the split."
+        ) from error
+
+
+def read_table(
+    table: datasets.Dataset, place: str, audio_column: str | None, caption_column: str | None, bad_rows: BadRows
+) -> tuple[TableRecords, list[str]]:
+    """(records, their places in messages) of a table; rows with the same sound are merged.
+
+    Raises:
+        ValueError: for a missing column, no rows, or a column of paths that leave the folder.
+    """
+    import datasets
+
+    if len(table) == 0:
+        raise ValueError(f"`{place}` has 0 rows. Give at least one.")
+    audio, caption_names = choose_columns(table.column_names, f"`{place}`", audio_column, caption_column)
+    known = [name for name in _KNOWN_COLUMNS if name in table.column_names and name not in caption_names]
+    captions = [
+        tuple(text for value in cells for text in row_captions(value) if text)
+        for cells in zip(*(table[name] for name in caption_names), strict=True)
+    ]
+    for row, texts in enumerate(captions):
+        if not texts:
+            bad_rows.add(None, f"`{place}` row {row} has an empty caption. Write one, or remove the row.")
+    table = table.select_columns([audio, *known])
+    folder = None
+    if isinstance(table.features[audio], datasets.Audio):
+        table = table.cast_column(audio, datasets.Audio(decode=False))
+        keys = _sound_keys(table, audio)
+    elif Path(place).expanduser().is_dir() and table.features[audio] == datasets.Value("string"):
+        folder = Path(place).expanduser().resolve()
+        keys = [path_inside(folder, name, f"`{place}` row {row} (`{name}`)") for row, name in enumerate(table[audio])]
+    else:
+        raise ValueError(
+            f"`{place}` column {audio!r} is {table.features[audio]}, not sounds. Cast it to `datasets.Audio`, or pass "
+            "another `audio_column`."
+        )
+    merged: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
+        if captions[row]:
+            merged.setdefault(key, []).append(row)
+    records = TableRecords(
+        table,
+        audio,
+        [rows[0] for rows in merged.values()],
+        ids=list(merged),
+        captions=[tuple(dict.fromkeys(text for row in rows for text in captions[row])) for rows in merged.values()],
+        folder=folder,
+    )
+    return records, [f"`{place}` row {rows[0]} (`{key}`)" for key, rows in merged.items()]
+
+
+def _sound_keys(table: datasets.Dataset, audio_column: str) -> list[str]:
+    """One id per row: the stored path; rows of one path share it only if their bytes are the same."""
+    paths = list(table.select_columns([audio_column]).flatten()[f"{audio_column}.path"])
+    rows_of: dict[str, list[int]] = {}
+    for row, path in enumerate(paths):
+        rows_of.setdefault(path or f"row {row}", []).append(row)
+    keys = [""] * len(paths)
+    for path, rows in rows_of.items():
+        digests: dict[str, str] = {}
+        for row in rows:
+            stored = table[row][audio_column]["bytes"] if len(rows) > 1 else None
+            digest = sha1(stored, usedforsecurity=False).hexdigest() if stored else ""
+            keys[row] = digests.setdefault(digest, f"{path}#{row}" if digests else path)
+    return keys
+
+
+__all__ = ["TableRecords", "open_datasets_folder", "open_hub_dataset", "read_table"]

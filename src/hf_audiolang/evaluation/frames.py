@@ -1,0 +1,143 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""Frame-level score: does a frame of the encoder resemble the prompts of the sounds that are heard in it?
+
+    clip -> model.get_audio_frame_features -> (T', E) -> cosine with class prompts -> (T', C) -> macro AP over classes
+
+Frame k of an encoder with `frame_rate_hz` frames per second covers [k, k + 1) / frame_rate_hz seconds. It counts as
+positive for a class if its centre lies in [onset, offset) of one of the clip's events of that class. All frames of
+all clips are pooled before the average precision of a class is taken.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+from transformers import ProcessorMixin
+
+from hf_audiolang.data.records import Record
+
+from .embed import AudioOptions, RecordReader, audio_inputs, batches_by_length, evaluation_mode, longest_seconds
+from .metrics import mean_average_precision
+from .results import TaskResult, task_record
+from .zero_shot import DEFAULT_TEMPLATES, embed_classes, resolve_templates
+
+
+@dataclass(frozen=True)
+class FrameEmbeddings:
+    """Frame embeddings of the readable clips of a data set, in its order.
+
+    Attributes:
+        frames: N arrays (T'_i, E) float32, unit-norm.
+        records: N records without their audio.
+        frame_rate_hz: frames per second.
+        skipped: one message per clip that was left out.
+    """
+
+    frames: list[np.ndarray]
+    records: list[Record]
+    frame_rate_hz: float
+    skipped: list[str]
+
+
+def evaluate(
+    model: nn.Module,
+    processor: ProcessorMixin,
+    dataset: Sequence[Record],
+    labels: Sequence[str],
+    templates: Sequence[str] | str = DEFAULT_TEMPLATES,
+    *,
+    label_text: Callable[[str], str] | None = None,
+    options: AudioOptions | None = None,
+) -> TaskResult:
+    """`frame/mAP` and `frame/n_classes_scored` over all frames of the clips; chance is the mean positive rate.
+
+    Args:
+        model: has `get_audio_frame_features`, `get_text_features` and `config.audio_config.frame_rate_hz`.
+        processor: the model's processor.
+        dataset: records whose `events` have `label`, `onset`, `offset` in seconds.
+        labels: all class names; those without an event in the data set are left out of the mean.
+        templates: prompts of the classes, see `zero_shot.evaluate`.
+        label_text: class name -> words in the prompt; by default `_` becomes a space.
+        options: reading and batching; of a clip longer than the feature extractor's limit the first part is taken.
+
+    Raises:
+        ValueError: if an event has an unknown label, or no event is heard in any frame.
+    """
+    start, options = time.perf_counter(), options or AudioOptions()
+    templates = resolve_templates(templates)
+    class_embeds = embed_classes(model, processor, labels, templates, label_text=label_text)  # (C, E)
+    embedded = embed_frames(model, processor, dataset, options=options)
+    scores = np.concatenate([frames @ class_embeds.T for frames in embedded.frames])  # (all frames, C)
+    positives = np.concatenate([
+        frame_labels(record, labels, len(frames), embedded.frame_rate_hz)
+        for record, frames in zip(embedded.records, embedded.frames, strict=True)
+    ])  # fmt: skip
+    found = mean_average_precision(scores, positives)
+    record = task_record(
+        "frame", model, dataset, embedded.skipped, len(embedded.frames), time.perf_counter() - start,
+        templates=list(templates), num_frames=len(scores), frame_rate_hz=embedded.frame_rate_hz,
+        max_seconds=longest_seconds(processor, AudioOptions()), long_audio="crop",
+    )  # fmt: skip
+    values = {"frame/mAP": found["mAP"], "frame/n_classes_scored": found["n_classes_scored"]}
+    return TaskResult(values, {"frame/mAP": found["chance"]}, record)
+
+
+def embed_frames(
+    model: nn.Module, processor: ProcessorMixin, dataset: Sequence[Record], *, options: AudioOptions | None = None
+) -> FrameEmbeddings:
+    """Frame embeddings in the shared space of every readable clip, padding removed.
+
+    Args:
+        model: has `get_audio_frame_features` and `config.audio_config.frame_rate_hz`.
+        processor: the model's processor.
+        dataset: map-style sequence of `Record`.
+        options: reading and batching; of a clip longer than the feature extractor's limit the first part is taken.
+
+    Raises:
+        ValueError: if no clip is readable.
+    """
+    options = options or AudioOptions()
+    sampling_rate = processor.feature_extractor.sampling_rate
+    reader = RecordReader(dataset, sampling_rate, options.on_bad_example)
+    frames: dict[int, np.ndarray] = {}
+    with evaluation_mode(model):
+        for batch in batches_by_length(reader, int(options.batch_seconds * sampling_rate)):
+            output = model.get_audio_frame_features(**audio_inputs(model, processor, [clip for _, clip in batch]))
+            features, is_real = output.frame_features.float().cpu().numpy(), output.frame_mask.cpu().numpy()
+            for row, (index, _) in enumerate(batch):
+                frames[index] = features[row][is_real[row].astype(bool)]  # (T'_i, E)
+    reader.check_any_read()
+    indices = sorted(frames)
+    rate = model.config.audio_config.frame_rate_hz
+    return FrameEmbeddings([frames[i] for i in indices], [reader.records[i] for i in indices], rate, reader.skipped)
+
+
+def frame_labels(record: Record, labels: Sequence[str], num_frames: int, frame_rate_hz: float) -> np.ndarray:
+    """(T', C) bool: True where the centre of the frame lies in [onset, offset) of an event of the class.
+
+    Args:
+        record: its `events` have `label`, `onset`, `offset` in seconds.
+        labels: C class names.
+        num_frames: number of frames T'.
+        frame_rate_hz: frames per second.
+
+    Raises:
+        ValueError: if an event's label is not in `labels`.
+    """
+    centres = (np.arange(num_frames) + 0.5) / frame_rate_hz  # (T',) seconds
+    class_index = {label: index for index, label in enumerate(labels)}
+    positives = np.zeros((num_frames, len(labels)), dtype=bool)
+    for event in record.events:
+        if event["label"] not in class_index:
+            raise ValueError(
+                f"Record {record.id!r} has an event labelled {event['label']!r}, which is not among the {len(labels)} "
+                "`labels`. Add it to the class list or correct its spelling."
+            )
+        positives[:, class_index[event["label"]]] |= (centres >= event["onset"]) & (centres < event["offset"])
+    return positives
+
+
+__all__ = ["FrameEmbeddings", "embed_frames", "evaluate", "frame_labels"]

@@ -1,0 +1,346 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""Python calls for sound files: classify them by words, embed them, search them by text.
+
+    files, folders -> waveforms -> embeddings -> nearest labels, an embedding file, nearest files
+
+The functions take a model folder (or Hub id), or a loaded model with its processor. Files that cannot be read are
+named in `failed` and do not stop the others. A file longer than the feature extractor's limit is cut into equal
+pieces whose embeddings are averaged (`AudioOptions.long_audio`).
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from torch import nn
+from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from hf_audiolang.data.audio_io import CODEC_SUFFIXES
+from hf_audiolang.data.records import Record
+from hf_audiolang.evaluation.embed import AudioOptions, embed_records, embed_texts
+from hf_audiolang.evaluation.results import package_version
+from hf_audiolang.evaluation.search import nearest
+from hf_audiolang.evaluation.zero_shot import DEFAULT_TEMPLATES, embed_classes
+
+AUDIO_SUFFIXES = CODEC_SUFFIXES | {
+    ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav",
+}  # fmt: skip
+EMBEDDING_SUFFIXES = (".safetensors", ".npz")
+WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True)
+class FileEmbeddings:
+    """Embeddings of sound files.
+
+    Attributes:
+        files: N paths as text.
+        embeds: (N, E) float32, unit-norm.
+        model: folder or id of the model that made them.
+        failed: one message per file that could not be read.
+    """
+
+    files: list[str]
+    embeds: np.ndarray
+    model: str = ""
+    failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileClassification:
+    """Similarity of sound files to labels.
+
+    Attributes:
+        files: N paths as text.
+        labels: C labels, as given.
+        similarities: (N, C) cosine similarities to the labels' prompts.
+        probabilities: (N, C) softmax over the labels of logit scale x similarity, what the zero-shot pipeline of
+            transformers shows; None if the model has no logit scale.
+        failed: one message per file that could not be read.
+    """
+
+    files: list[str]
+    labels: list[str]
+    similarities: np.ndarray
+    probabilities: np.ndarray | None
+    failed: tuple[str, ...] = ()
+
+    def ranking(self, row: int) -> list[dict[str, float | str]]:
+        """Labels of one file, best first, each with its similarity and, if there is one, its probability."""
+        order = np.argsort(-self.similarities[row], kind="stable")
+        names = [{"label": self.labels[c], "similarity": float(self.similarities[row, c])} for c in order]
+        if self.probabilities is None:
+            return names
+        return [
+            {**name, "probability": float(self.probabilities[row, c])} for name, c in zip(names, order, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class SearchHit:
+    """A found file, its cosine similarity to the text, and the text."""
+
+    file: str
+    similarity: float
+    text: str
+
+
+@dataclass(frozen=True)
+class FileSearch:
+    """Result of a search: for each text its hits, best first, and the files that could not be read."""
+
+    hits: list[list[SearchHit]]
+    failed: tuple[str, ...] = ()
+
+
+def classify_files(
+    files: Iterable[str | Path],
+    labels: Sequence[str],
+    model: str | Path | PreTrainedModel,
+    processor: ProcessorMixin | None = None,
+    *,
+    templates: Sequence[str] | str = DEFAULT_TEMPLATES,
+    options: AudioOptions | None = None,
+) -> FileClassification:
+    """How well each label describes each sound file.
+
+    Args:
+        files: sound files, and folders that are searched for them.
+        labels: words for the sounds to tell apart, such as "a dog barking".
+        model: folder, Hub id, or a loaded model with its `processor`.
+        processor: of a loaded model.
+        templates: sentences with `{label}`, or the name of a set, see `zero_shot.TEMPLATE_SETS`.
+        options: batching and the rule for long files.
+
+    Raises:
+        FileNotFoundError: if there are no files, or the model folder does not exist or has no weights.
+        ValueError: if there are no labels, or not one file is readable.
+    """
+    if not labels:
+        raise ValueError("`labels` is empty, got 0 labels. Name at least one sound, such as 'a dog barking'.")
+    model, processor = _loaded(model, processor)
+    embedded = embed_files(files, model, processor, options=options)
+    similarities = embedded.embeds @ embed_classes(model, processor, labels, templates, label_text=str).T  # (N, C)
+    scale = _logit_scale(model)
+    logits = None if scale is None else torch.from_numpy(similarities) * scale
+    probabilities = None if logits is None else logits.softmax(dim=-1).numpy()
+    return FileClassification(embedded.files, list(labels), similarities, probabilities, embedded.failed)
+
+
+def embed_files(
+    files: Iterable[str | Path],
+    model: str | Path | PreTrainedModel,
+    processor: ProcessorMixin | None = None,
+    *,
+    options: AudioOptions | None = None,
+) -> FileEmbeddings:
+    """Unit-norm embeddings of sound files.
+
+    Args:
+        files: sound files, and folders that are searched for them.
+        model: folder, Hub id, or a loaded model with its `processor`.
+        processor: of a loaded model.
+        options: batching and the rule for long files.
+
+    Raises:
+        FileNotFoundError: if there are no files, or the model folder does not exist or has no weights.
+        ValueError: if not one file is readable.
+    """
+    records = [Record(id=str(path), audio=path) for path in find_audio_files(files)]
+    model, processor = _loaded(model, processor)
+    embedded = embed_records(model, processor, records, options=options)
+    names = [record.id for record in embedded.records]
+    return FileEmbeddings(names, embedded.embeds, model.config._name_or_path, tuple(embedded.skipped))
+
+
+def search_files(
+    texts: str | Sequence[str],
+    files: Iterable[str | Path] | FileEmbeddings,
+    model: str | Path | PreTrainedModel,
+    processor: ProcessorMixin | None = None,
+    *,
+    top_k: int = 10,
+    options: AudioOptions | None = None,
+) -> FileSearch:
+    """The sound files that are nearest to each text, by exact search.
+
+    Args:
+        texts: one description or several.
+        files: sound files and folders, or embeddings of files made by the same model.
+        model: folder, Hub id, or a loaded model with its `processor`.
+        processor: of a loaded model.
+        top_k: number of hits per text.
+        options: batching and the rule for long files.
+
+    Raises:
+        FileNotFoundError: if there are no files, or the model folder does not exist or has no weights.
+        ValueError: if not one file is readable, or the embeddings are of another width than the model's.
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    model, processor = _loaded(model, processor)
+    gallery = files if isinstance(files, FileEmbeddings) else embed_files(files, model, processor, options=options)
+    similarities, positions = nearest(embed_texts(model, processor, texts), gallery.embeds, top_k)
+    hits = [
+        [SearchHit(gallery.files[p], float(s), text) for s, p in zip(similarities[row], positions[row], strict=True)]
+        for row, text in enumerate(texts)
+    ]
+    return FileSearch(hits, gallery.failed)
+
+
+def find_audio_files(paths: Iterable[str | Path]) -> list[Path]:
+    """The given files, and the sound files (by suffix) of the given folders and their sub-folders, in name order.
+
+    A file that does not exist is kept: whoever reads it reports it with the other unreadable ones.
+
+    Raises:
+        FileNotFoundError: if nothing is left.
+    """
+    paths = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    found: list[Path] = []
+    for path in paths:
+        inside = path.rglob("*") if path.is_dir() else [path]
+        found += sorted(p for p in inside if p == path or (p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()))
+    found = [path for path in found if not path.is_dir()]
+    if not found:
+        named = ", ".join(f"'{path}'" for path in paths) or "no path"
+        raise FileNotFoundError(
+            f"`files` names no sound file, got {named}. Give files, or folders with files that end in one of "
+            f"{' '.join(sorted(AUDIO_SUFFIXES))}."
+        )
+    return list(dict.fromkeys(found))
+
+
+def load_model(model: str | Path, device: str | torch.device | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A model and its processor, in float32 and evaluation mode, on CUDA if there is one, else on the CPU.
+
+    Args:
+        model: folder that `save_pretrained` or a training run's export wrote, or a Hub id.
+        device: where the model goes.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist, or has no configuration or no weights.
+        ValueError: if some weights are missing in the folder.
+    """
+    import hf_audiolang  # noqa: F401  registers this package's classes with the Auto classes
+
+    name = str(model)
+    _check_model_folder(Path(name).expanduser(), name)
+    try:
+        loaded, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        processor = AutoProcessor.from_pretrained(name)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"`model` {name!r} cannot be loaded: {str(error).splitlines()[0]} Give the folder that a training run "
+            "exported (runs/NAME/model), or the id of a model on the Hub."
+        ) from error
+    if loading["missing_keys"]:
+        missing = sorted(loading["missing_keys"])
+        raise ValueError(
+            f"`model` {name!r} lacks {len(missing)} weights, the first is {missing[0]!r}. They would be random: "
+            "export the model again."
+        )
+    return loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
+
+
+def save_embeddings(embeddings: FileEmbeddings, path: str | Path) -> None:
+    """Writes embeddings with their file names and model as `.safetensors` (names in the header) or `.npz`.
+
+    Raises:
+        ValueError: if the suffix is neither.
+    """
+    path = Path(path)
+    check_embedding_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"model": embeddings.model, "package_version": package_version()}
+    if path.suffix == ".npz":
+        np.savez(path, embeddings=embeddings.embeds, files=np.array(embeddings.files), about=json.dumps(about))
+    else:
+        save_file({"embeddings": embeddings.embeds}, path, {"files": json.dumps(embeddings.files), **about})
+
+
+def load_embeddings(path: str | Path) -> FileEmbeddings:
+    """Embeddings that `save_embeddings` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the suffix is unknown.
+    """
+    path = Path(path)
+    check_embedding_path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`path` {str(path)!r} does not exist. Write it with `hf-audiolang embed`.")
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as stored:
+            return FileEmbeddings(
+                stored["files"].tolist(), stored["embeddings"], json.loads(str(stored["about"]))["model"]
+            )
+    with safe_open(path, framework="np") as stored:
+        about = stored.metadata()
+        return FileEmbeddings(json.loads(about["files"]), stored.get_tensor("embeddings"), about["model"])
+
+
+def check_embedding_path(path: str | Path) -> None:
+    """Raises ValueError if the suffix of `path` is not one that embeddings are stored under."""
+    if Path(path).suffix not in EMBEDDING_SUFFIXES:
+        raise ValueError(
+            f"`path` {str(path)!r} must end in one of {list(EMBEDDING_SUFFIXES)}. Choose one of the two formats."
+        )
+
+
+def _loaded(
+    model: str | Path | PreTrainedModel, processor: ProcessorMixin | None
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    if isinstance(model, str | Path):
+        return load_model(model)
+    if processor is None:
+        raise ValueError(
+            f"`processor` is missing beside a loaded {type(model).__name__}. Pass it too, or give the model's folder."
+        )
+    return model, processor
+
+
+def _logit_scale(model: nn.Module) -> float | None:
+    """What the model multiplies similarities with before a softmax, if it says so."""
+    scale = getattr(model, "logit_scale", getattr(model, "logit_scale_a", None))  # the second is CLAP's name
+    if scale is None:
+        return None
+    with torch.no_grad():
+        return float(scale() if isinstance(scale, nn.Module) else scale.exp())
+
+
+def _check_model_folder(folder: Path, name: str) -> None:
+    """Refuses what cannot be a model before anything is imported or downloaded."""
+    if folder.is_dir():
+        inner = folder / "model"
+        hint = f"Did you mean {str(inner)!r}?" if (inner / "config.json").is_file() else "Export the model again."
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"`model` {name!r} has no config.json, so it is no model folder. {hint}")
+        if not any(file for pattern in WEIGHT_PATTERNS for file in folder.glob(pattern)):
+            raise FileNotFoundError(f"`model` {name!r} has a config.json but no weights (model.safetensors). {hint}")
+    elif folder.exists() or name.count("/") != 1 or name[0] in "./~":
+        raise FileNotFoundError(
+            f"`model` {name!r} is not a folder. Give the folder that a training run exported (runs/NAME/model)."
+        )
+
+
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "FileClassification",
+    "FileEmbeddings",
+    "FileSearch",
+    "SearchHit",
+    "check_embedding_path",
+    "classify_files",
+    "embed_files",
+    "find_audio_files",
+    "load_embeddings",
+    "load_model",
+    "save_embeddings",
+    "search_files",
+]

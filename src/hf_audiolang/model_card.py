@@ -1,0 +1,129 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""README.md of an exported model: model_cards/<model_type>.md filled from config, settings and measured values.
+
+Only what the run knows is written: no value, data set or licence is invented.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import PreTrainedModel, ProcessorMixin
+
+# metric -> (Hub task, Hub metric, task of the report's record that it belongs to)
+CARD_METRICS = {
+    "zero_shot/accuracy": ("zero-shot-audio-classification", "accuracy", "zero_shot"),
+    "text_to_audio/R@1": ("text-to-audio-retrieval", "recall_at_1", "retrieval"),
+    "text_to_audio/R@10": ("text-to-audio-retrieval", "recall_at_10", "retrieval"),
+    "audio_to_text/R@1": ("audio-to-text-retrieval", "recall_at_1", "retrieval"),
+    "audio_to_text/R@10": ("audio-to-text-retrieval", "recall_at_10", "retrieval"),
+    "composition/text_to_audio/R@10": ("text-to-audio-retrieval", "recall_at_10", "composition/retrieval"),
+    "frame/mAP": ("sound-event-detection", "mean_average_precision", "frame"),
+}
+SHOWN_SETTINGS = (
+    "train_data", "learning_rate", "warmup_steps", "lr_end_ratio", "weight_decay", "adam_betas", "max_grad_norm",
+    "gradient_accumulation_steps", "ema_decay", "precision", "seed", "max_seconds", "crop_step_seconds",
+)  # fmt: skip
+SYNTHETIC = "synthetic-scenes v1"
+
+
+@dataclass(frozen=True)
+class CardContent:
+    """What a card says beyond the model itself.
+
+    Attributes:
+        settings: the run's settings, flat.
+        report: metric name -> value, with `records` (task and data of each evaluation).
+        table: the report as a Markdown table.
+        num_steps: optimizer steps trained.
+        audio_seconds: audio heard in training, repeats included, seconds.
+    """
+
+    settings: Mapping[str, object]
+    report: Mapping[str, object]
+    table: str
+    num_steps: int
+    audio_seconds: float
+
+
+def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, content: CardContent) -> ModelCard:
+    """Writes README.md, with the values as metadata the Hub reads, into the model's folder; returns the card.
+
+    Raises:
+        FileNotFoundError: if there is no template for the model's type.
+    """
+    config, settings = model.config, content.settings
+    is_synthetic = settings["train_data"] == "sound_scenes"
+    data_name = SYNTHETIC if is_synthetic else Path(str(settings["train_data"])).name
+    name = Path(str(settings["output_dir"])).name
+    card_data = ModelCardData(
+        language="en",
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="zero-shot-audio-classification",
+        tags=["audio", "audio-language", "contrastive", config.model_type, "hf_audiolang"],
+        model_name=name,
+        eval_results=evaluation_metadata(content.report),
+    )
+    weights = {part: getattr(config, f"{part}_weight") for part in ("contrastive", "masked", "caption")}
+    card = ModelCard.from_template(
+        card_data,
+        template_str=find_template(config.model_type).read_text(encoding="utf-8"),
+        title=name,
+        model_path=folder.as_posix() if not folder.is_absolute() else folder.name,
+        is_synthetic=is_synthetic,
+        data_name=data_name,
+        num_classes=32,
+        num_parameters=f"{sum(value.numel() for value in model.parameters()) / 1e6:.2f} M",
+        audio=config.audio_config,
+        text=config.text_config,
+        embedding_size=config.embedding_size,
+        sampling_rate=processor.feature_extractor.sampling_rate,
+        settings=settings,
+        shown_settings=[(key, settings[key]) for key in SHOWN_SETTINGS if settings.get(key) is not None],
+        num_steps=content.num_steps,
+        audio_hours=f"{content.audio_seconds / 3600:.1f}",
+        losses=", ".join(f"{part} x {weight}" for part, weight in weights.items() if weight),
+        table=content.table,
+        package_version=version("hf-audiolang"),
+    )
+    card.save(folder / "README.md")
+    return card
+
+
+def evaluation_metadata(report: Mapping[str, object]) -> list[EvalResult]:
+    """The main values of a report in the form of the Hub's metadata."""
+    data_of_task = {record["task"]: record["data"] for record in report["records"]}
+    return [
+        EvalResult(
+            task_type=task_type,
+            dataset_type=data_of_task[task].lower().replace(" ", "-"),
+            dataset_name=data_of_task[task],
+            metric_type=metric_type,
+            metric_name=metric,
+            metric_value=round(float(report[metric]), 4),
+        )
+        for metric, (task_type, metric_type, task) in CARD_METRICS.items()
+        if metric in report
+    ]
+
+
+def find_template(model_type: str) -> Path:
+    """The card's template, inside the installed package or at the top of the source tree.
+
+    Raises:
+        FileNotFoundError: if the family has none.
+    """
+    places = [Path(__file__).parent / "model_cards", Path(__file__).parents[2] / "model_cards"]
+    for place in places:
+        if (place / f"{model_type}.md").is_file():
+            return place / f"{model_type}.md"
+    raise FileNotFoundError(
+        f"There is no card template {model_type}.md in {' or '.join(str(place) for place in places)}. Add one."
+    )
+
+
+__all__ = ["CARD_METRICS", "SYNTHETIC", "CardContent", "evaluation_metadata", "find_template", "write_card"]

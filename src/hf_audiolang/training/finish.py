@@ -1,0 +1,141 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""After the last step: final values, the folder to share, figures, and sounds to try the model on.
+
+model -> metrics.json, metrics.md
+      -> model/ (weights without teacher, processor, card)
+      -> figures/losses.png, figures/scene.png
+      -> examples/*.wav (held-out clips)
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.utils import logging
+
+from hf_audiolang.data.audio_io import AudioError, record_waveform
+from hf_audiolang.data.records import Record, RecordDataset
+from hf_audiolang.evaluation.figures import plot_losses, plot_scene, plot_test_scene
+from hf_audiolang.evaluation.metrics import MissingResourceError
+from hf_audiolang.evaluation.report import (
+    evaluate_retrieval_only,
+    evaluate_sound_scenes,
+    markdown_table,
+    write_report,
+)
+from hf_audiolang.model_card import CardContent, write_card
+
+from .build import SCENES, build_scenes, scene_options
+from .checkpoint import Progress
+from .config import DataArguments, RunConfig
+from .devices import num_available_cores
+from .log import LOG_FILE
+
+logger = logging.get_logger(__name__)
+
+NUM_EXAMPLES = 8
+
+
+def evaluate_run(
+    config: RunConfig, model: PreTrainedModel, processor: ProcessorMixin, held_out: RecordDataset | None
+) -> tuple[dict[str, object], list[Record]]:
+    """(final report, a few held-out clips): all scene tasks for scenes, retrieval for own data.
+
+    The report is written to metrics.json and metrics.md in the run's folder.
+    """
+    data, sizes = config.data, config.eval
+    if tests_on_scenes(data):
+        report = evaluate_sound_scenes(
+            model,
+            processor,
+            test_size=sizes.test_size,
+            composition_size=sizes.composition_size,
+            zero_shot_size=sizes.zero_shot_size,
+            scene_options=scene_options(data),
+            num_workers=num_available_cores(),
+        )
+        held_out = build_scenes(data, "test", NUM_EXAMPLES, processor.feature_extractor.sampling_rate)
+    else:
+        report = evaluate_retrieval_only(model, processor, held_out, data=f"held-out part of {data.train_data}")
+    write_report(report, config.train.output_dir)
+    return report, [held_out[index] for index in range(min(NUM_EXAMPLES, len(held_out)))]
+
+
+def export_model(
+    config: RunConfig, model: PreTrainedModel, processor: ProcessorMixin, report: dict[str, object], progress: Progress
+) -> Path:
+    """Writes the folder to share, `model/`: the system without teacher and heads, the processor, the card."""
+    folder = Path(config.train.output_dir) / "model"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    table = markdown_table(report)
+    content = CardContent(config.to_dict(), report, table, progress.step, progress.audio_seconds)
+    write_card(folder, model, processor, content)
+    return folder
+
+
+def write_figures(
+    config: RunConfig, model: PreTrainedModel, processor: ProcessorMixin, clips: Sequence[Record]
+) -> list[Path]:
+    """Loss curves, and one clip with the frames' similarity to texts; without matplotlib a hint instead."""
+    output_dir = Path(config.train.output_dir)
+    folder = output_dir / "figures"
+    try:
+        losses = plot_losses(output_dir / LOG_FILE, folder / "losses.png")
+        if tests_on_scenes(config.data):
+            return [losses, plot_test_scene(model, processor, folder / "scene.png", scene_options(config.data))]
+        phrases = None if clips[0].phrases else list(clips[0].captions)[:3]
+        note = clips[0].id
+        return [losses, plot_scene(model, processor, clips[0], folder / "scene.png", phrases=phrases, note=note)]
+    except MissingResourceError as error:
+        logger.warning(f"No figures: {error}")
+        return []
+
+
+def write_examples(clips: Sequence[Record], output_dir: Path, sampling_rate: int = 16000) -> list[Path]:
+    """Held-out clips as 16 bit wave files in `examples/`, to try the exported model on."""
+    folder = output_dir / "examples"
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for record in clips:
+        try:
+            waveform = record_waveform(record, sampling_rate)  # (S,)
+        except AudioError as error:
+            logger.warning(f"No example of {record.id}: {error}")
+            continue
+        name = re.sub(r"\W+", "_", str(Path(record.id).with_suffix(""))).strip("_")
+        path = folder / f"{name}.wav"
+        soundfile.write(path, np.clip(waveform, -1, 1), sampling_rate, subtype="PCM_16")
+        written.append(path)
+    return written
+
+
+def next_commands(output_dir: Path, examples: Sequence[Path]) -> list[str]:
+    """Three shell commands to try the exported model with."""
+    model = output_dir / "model"
+    sound = examples[0] if examples else "SOUND.wav"
+    return [
+        f'hf-audiolang classify {sound} --labels "a dog barking, a siren, rain" --model {model}',
+        f'hf-audiolang search "a dog barks" {output_dir / "examples"} --model {model}',
+        f"python training_scripts/evaluate.py {model}",
+    ]
+
+
+def tests_on_scenes(data: DataArguments) -> bool:
+    """True if the run is evaluated on the embedded data's test splits, with all their tasks."""
+    return data.train_data == SCENES and data.eval_data in (None, SCENES)
+
+
+__all__ = [
+    "NUM_EXAMPLES",
+    "evaluate_run",
+    "export_model",
+    "next_commands",
+    "tests_on_scenes",
+    "write_examples",
+    "write_figures",
+]

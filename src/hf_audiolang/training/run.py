@@ -1,0 +1,219 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""Pre-training from settings to a shareable model: the whole of training_scripts/pretrain.py as one call.
+
+RunConfig -> data -> processor -> model -> train -> evaluate -> runs/x/{model, metrics.json, figures, examples}
+"""
+
+import json
+import platform
+import shutil
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate import Accelerator
+from torch import nn
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.utils import logging
+
+from hf_audiolang.data.records import RecordDataset
+from hf_audiolang.evaluation import retrieval
+
+from .build import (
+    build_datasets,
+    build_feature_extractor,
+    build_model,
+    build_processor,
+    loader_maker,
+    plan_batches,
+)
+from .checkpoint import Progress, checkpoint_path, find_last_checkpoint, load_checkpoint
+from .config import RunConfig
+from .devices import build_accelerator
+from .finish import evaluate_run, export_model, write_examples, write_figures
+from .log import LOG_FILE
+from .loop import checkpoint_folder, train
+
+logger = logging.get_logger(__name__)
+
+# Keys that may change between a run and its continuation without changing a single number of it.
+FREE_KEYS = {
+    "resume",
+    "overwrite",
+    "output_dir",
+    "num_workers",
+    "num_threads",
+    "log_steps",
+    "save_steps",
+    "tensorboard",
+}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves behind.
+
+    Attributes:
+        output_dir: its folder.
+        progress: steps, times, best validation value.
+        report: metric name -> value with `chance`, `ceiling` and `records` (see `evaluation.report`); empty on other
+            processes than the main one and after a signal.
+        examples: sound files of held-out clips, to try the model on.
+        signal_number: the signal that ended training early, or None.
+    """
+
+    output_dir: Path
+    progress: Progress
+    report: dict[str, object] = field(default_factory=dict)
+    examples: list[Path] = field(default_factory=list)
+    signal_number: int | None = None
+
+
+def pretrain(config: RunConfig) -> RunResult:
+    """Trains, evaluates and exports as the settings say; `resume` takes up an interrupted run, exactly.
+
+    Raises:
+        FileExistsError: if the folder holds a run and neither `resume` nor `overwrite` is set.
+        FileNotFoundError, OSError, ValueError: for data, models and tokenizers that cannot be used, before training.
+        FloatingPointError: at a loss that is not finite; the last checkpoint is from before it.
+    """
+    accelerator = build_accelerator(config.train)
+    prepare_folder(config, accelerator)
+    feature_extractor = build_feature_extractor(config.model)
+    train_data, held_out = build_datasets(config, feature_extractor.sampling_rate)
+    sampler, num_steps = plan_batches(config, train_data, accelerator)
+    processor = _saved_processor(config) or build_processor(config, feature_extractor, train_data)
+    model = build_model(config, processor.tokenizer)
+    _describe(model, train_data, num_steps)
+    _save_start(config, processor, accelerator)
+
+    torch.manual_seed(config.train.seed + 1000 * accelerator.process_index)  # masks and dropout differ by process
+    result = train(
+        model,
+        loader_maker(config, processor, train_data, sampler, num_steps),
+        config,
+        accelerator,
+        num_steps=num_steps,
+        evaluate_model=_validation(config, processor, held_out),
+    )
+    run = RunResult(Path(config.train.output_dir), result.progress, signal_number=result.signal_number)
+    if result.signal_number is None:
+        if config.eval.export == "best" and result.progress.best_step not in (None, result.progress.step):
+            load_checkpoint(accelerator, checkpoint_path(checkpoint_folder(config), result.progress.best_step))
+        run = _finish(run, config, accelerator, accelerator.unwrap_model(model), processor, held_out)
+    accelerator.end_training()
+    return run
+
+
+def prepare_folder(config: RunConfig, accelerator: Accelerator) -> None:
+    """Makes sure that a run neither overwrites another one nor continues it under other settings unnoticed.
+
+    Raises:
+        FileExistsError: if the folder holds a run and neither `resume` nor `overwrite` is set.
+    """
+    folder, settings = Path(config.train.output_dir), config.train
+    has_run = (folder / LOG_FILE).is_file() or find_last_checkpoint(checkpoint_folder(config)) is not None
+    if has_run and not settings.resume and not settings.overwrite:
+        raise FileExistsError(
+            f"`output_dir` {str(folder)!r} already holds a run. Add --resume to continue it, --overwrite to delete it "
+            "and start again, or choose another --output_dir."
+        )
+    if has_run and settings.resume:
+        _warn_of_changes(config, folder / "run.yaml")
+    accelerator.wait_for_everyone()
+    if has_run and settings.overwrite and accelerator.is_main_process:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        shutil.rmtree(folder / "processor", ignore_errors=True)
+        (folder / LOG_FILE).unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
+
+
+def environment(accelerator: Accelerator) -> dict[str, object]:
+    """Versions and hardware that a result depends on."""
+    packages = ("hf-audiolang", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy")
+    return {
+        **{name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type,
+        "num_processes": accelerator.num_processes,
+        "num_threads": torch.get_num_threads(),
+        "precision": accelerator.mixed_precision,
+    }
+
+
+def _saved_processor(config: RunConfig) -> ProcessorMixin | None:
+    """The processor of the run that is continued: its vocabulary and statistics must not be made again."""
+    folder = Path(config.train.output_dir) / "processor"
+    return AutoProcessor.from_pretrained(folder) if config.train.resume and folder.is_dir() else None
+
+
+def _save_start(config: RunConfig, processor: ProcessorMixin, accelerator: Accelerator) -> None:
+    """Settings, environment and processor into the run's folder, before the first step."""
+    if accelerator.is_main_process:
+        folder = Path(config.train.output_dir)
+        config.save(folder / "run.yaml")
+        (folder / "environment.json").write_text(json.dumps(environment(accelerator), indent=1) + "\n")
+        if not (folder / "processor").is_dir():
+            processor.save_pretrained(folder / "processor.new")
+            (folder / "processor.new").rename(folder / "processor")
+    accelerator.wait_for_everyone()
+
+
+def _warn_of_changes(config: RunConfig, path: Path) -> None:
+    if not path.is_file():
+        return
+    old, new = yaml.safe_load(path.read_text(encoding="utf-8")), config.to_dict()
+    changed = [
+        f"{name}: {old.get(name)} -> {value}"
+        for name, value in new.items()
+        if name not in FREE_KEYS and old.get(name) != value
+    ]
+    if changed:
+        logger.warning(
+            f"`resume` with other settings than the run began with ({'; '.join(changed)}): the result is not that of "
+            "an uninterrupted run."
+        )
+
+
+def _validation(config: RunConfig, processor: ProcessorMixin, held_out: RecordDataset | None):
+    """What the loop calls every `eval_steps`: retrieval on (some of) the held-out data."""
+    if config.eval.eval_steps == 0 or held_out is None:
+        return None
+    clips = [held_out[index] for index in range(min(config.eval.eval_size, len(held_out)))]
+    return lambda model: retrieval.evaluate(model.base_model, processor, clips)
+
+
+def _describe(model: PreTrainedModel, train_data: RecordDataset, num_steps: int) -> None:
+    """Logs what a person would ask afterwards."""
+    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    frozen = sum(value.numel() for value in model.parameters() if not value.requires_grad)
+    logger.info(
+        f"{type(model).__name__}: {trained / 1e6:.2f} M trained and {frozen / 1e6:.2f} M frozen parameters; "
+        f"{len(train_data)} training clips; {num_steps} steps."
+    )
+
+
+def _finish(
+    run: RunResult,
+    config: RunConfig,
+    accelerator: Accelerator,
+    model: nn.Module,
+    processor: ProcessorMixin,
+    held_out: RecordDataset | None,
+) -> RunResult:
+    """Evaluation, export, figures and examples, on the main process; the others wait."""
+    if accelerator.is_main_process:
+        system = model.base_model.eval()
+        report, clips = evaluate_run(config, system, processor, held_out)
+        export_model(config, system, processor, report, run.progress)
+        write_figures(config, system, processor, clips)
+        run = RunResult(run.output_dir, run.progress, report, write_examples(clips, run.output_dir))
+    accelerator.wait_for_everyone()
+    return run
+
+
+__all__ = ["FREE_KEYS", "RunResult", "environment", "prepare_folder", "pretrain"]

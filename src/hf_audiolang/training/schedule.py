@@ -1,0 +1,35 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""What changes with the step: learning rate (warm-up, cosine) and the teacher's EMA decay (cosine)."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup_lr_rate
+
+
+def build_lr_schedule(optimizer: Optimizer, *, warmup_steps: int, num_steps: int, end_ratio: float) -> LRScheduler:
+    """Linear warm-up over `warmup_steps`, then a cosine that ends at `end_ratio` times the peak.
+
+    Step k (from 0) of the warm-up has (k + 1) / `warmup_steps` of the peak, so no step is spent at rate 0; the last of
+    `num_steps` has exactly `end_ratio`. SLAP 3.2 states the warm-up; the cosine is our choice, and `end_ratio=1` keeps
+    the peak (the paper read literally).
+    """
+    return get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
+        optimizer, warmup_steps, num_steps, min_lr_rate=end_ratio
+    )
+
+
+def ema_decay(step: int, num_steps: int, start: float, end: float) -> float:
+    """Weight the teacher keeps of itself in the update after step `step` (from 0) of `num_steps`.
+
+    SLAP 3.2: 0.994 to 1 along a cosine.
+
+    Returns:
+        `end - (end - start) * (1 + cos(pi * step / num_steps)) / 2`: `start` at step 0, `end` at `num_steps`.
+    """
+    return end - (end - start) * (1 + math.cos(math.pi * step / num_steps)) / 2
+
+
+__all__ = ["build_lr_schedule", "ema_decay"]

@@ -1,0 +1,183 @@
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from data_helpers import RATE, TinyProcessor, tone, write_sound
+from tiny import tiny_processor
+
+from hf_audiolang.data.collate import BadExampleError, Collator
+from hf_audiolang.data.records import Record
+
+RAMP = np.arange(48000, dtype=np.int16) - 24000  # 3 s in which every sample is different
+
+
+def _collator(**options):
+    return Collator(TinyProcessor(), **{"max_seconds": 1.0, "max_text_tokens": 6, **options})
+
+
+def _record(seconds=3.0, captions=("one",), name="clip"):
+    return Record(id=name, audio=RAMP[: round(seconds * RATE)], sampling_rate=RATE, captions=captions)
+
+
+def _first_sample(waveform):
+    return round(float(waveform[0]) * 32768) + 24000
+
+
+def test_a_batch_has_features_tokens_labels_and_numbers():
+    items = [(_record(0.35, ("abc",)), 5), (_record(0.6, ("longer text",)), 6), (_record(0.11, ("d",)), 7)]
+    batch = _collator()(items)
+    torch.testing.assert_close(batch["input_features_mask"].sum(1), torch.tensor([35, 60, 11]))
+    expected = RAMP[:5600].reshape(35, 160) / np.float32(32768)
+    torch.testing.assert_close(batch["input_features"][0, :35, 1], torch.from_numpy(expected.max(1)))
+    assert batch["input_ids"].tolist() == [
+        [1, 97, 98, 99, 0, 0],
+        [1, 108, 111, 110, 103, 101],  # cut at six tokens
+        [1, 100, 0, 0, 0, 0],
+    ]
+    assert batch["labels"].tolist()[0] == [1, 97, 98, 99, -100, -100]
+    assert batch["labels"].tolist()[1] == batch["input_ids"].tolist()[1]
+    assert batch["audio_seconds"] == pytest.approx(1.06)
+    assert batch["padding_waste"] == pytest.approx(180 / 106)
+    assert batch["skipped"] == []
+
+
+def test_a_draw_depends_on_its_seeds_alone():
+    record = _record(captions=tuple("abcdefgh"))
+    collator = _collator()
+    first = collator.draw(record, 11)
+    collator.draw(record, 12)
+    again = pickle.loads(pickle.dumps(collator)).draw(record, 11)
+    np.testing.assert_array_equal(first.waveform, again.waveform)
+    assert first.caption == again.caption
+    draws = [collator.draw(record, seed) for seed in range(200)]
+    assert {draw.caption for draw in draws} == set("abcdefgh")
+    starts = [_first_sample(draw.waveform) for draw in draws]
+    assert min(starts) < 2000
+    assert 30000 < max(starts) <= 32000
+    assert all(len(draw.waveform) == RATE for draw in draws)
+    other = [_first_sample(_collator(seed=1).draw(record, seed).waveform) for seed in range(20)]
+    assert other != starts[:20]
+
+
+def test_a_crop_is_a_piece_of_the_clip_in_memory_and_on_disk(tmp_path):
+    path = write_sound(tmp_path / "ramp.wav", RAMP)
+    for seed in range(20):
+        waveform = _collator().draw(_record(), seed).waveform
+        start = _first_sample(waveform)
+        np.testing.assert_array_equal(waveform, RAMP[start : start + RATE] / np.float32(32768))
+        from_file = _collator().draw(Record("clip", path, captions=("one",)), seed).waveform
+        np.testing.assert_array_equal(from_file, waveform)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "options", "real_seconds", "filled_seconds"),
+    [
+        (0.99, {}, 0.99, 0.99),
+        (3.0, {}, 1.0, 1.0),
+        (0.99, {"crop_step_seconds": 0.16}, 0.96, 0.96),
+        (3.0, {"crop_step_seconds": 0.16}, 0.96, 0.96),
+        (0.95, {"crop_step_seconds": 0.16}, 0.8, 0.8),
+        (0.48, {"crop_step_seconds": 0.16}, 0.48, 0.48),
+        (0.06, {"crop_step_seconds": 0.16}, 0.06, 0.16),
+        (0.06, {}, 0.06, 0.06),
+        (0.06, {"min_seconds": 0.5}, 0.06, 0.5),
+        (0.7, {"min_seconds": 0.5}, 0.7, 0.7),
+        (0.2, {"min_seconds": 0.5, "crop_step_seconds": 0.16}, 0.2, 0.5),
+        (0.7, {"min_seconds": 0.5, "crop_step_seconds": 0.16}, 0.64, 0.64),
+    ],
+)
+def test_crop_lengths(seconds, options, real_seconds, filled_seconds):
+    example = _collator(**options).draw(_record(seconds), 3)
+    assert len(example.waveform) == round(filled_seconds * RATE)
+    assert example.audio_seconds == pytest.approx(real_seconds)
+    real_samples = round(real_seconds * RATE)
+    assert example.waveform[:real_samples].any()
+    assert not example.waveform[real_samples:].any()  # what a short clip lacks is silence
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000])
+def test_every_rate_gives_whole_steps(tmp_path, rate):
+    path = write_sound(tmp_path / "tone.wav", tone(1.357, rate), rate)
+    record = Record("tone", path, captions=("x",))
+    for seed in range(10):
+        waveform = _collator(max_seconds=2.0, crop_step_seconds=0.16).draw(record, seed).waveform
+        assert len(waveform) == 8 * 2560
+        assert np.abs(waveform[-100:]).max() > 0.1  # real sound up to the end
+
+
+def test_skip_leaves_a_bad_item_out_and_says_so(tmp_path):
+    bad = [
+        Record("gone", tmp_path / "gone.wav", captions=("x",)),
+        Record("nan", np.float32([0, np.nan]), sampling_rate=RATE, captions=("x",)),
+        _record(name="mute", captions=()),
+        _record(name="blank", captions=("  ", "")),
+        Record("nothing", None, captions=("x",)),
+    ]
+    items = [(_record(0.5), 1), *((record, 2) for record in bad), (_record(0.25), 3)]
+    batch = _collator()(items)
+    assert len(batch["input_ids"]) == 2
+    words = [
+        "`gone`: .*does not exist",
+        "`nan` holds NaN",
+        "`mute` has no caption",
+        "`blank` has an empty",
+        "`nothing` has no audio",
+    ]
+    assert len(batch["skipped"]) == len(words)
+    for message, word in zip(batch["skipped"], words, strict=True):
+        assert re.match(word, message)
+    for record in bad:
+        with pytest.raises(BadExampleError, match=f"`{record.id}`"):
+            _collator(on_bad_example="error")([(_record(), 1), (record, 2)])
+    with pytest.raises(BadExampleError, match="None of the 5 examples"):
+        _collator()([(record, 2) for record in bad])
+
+
+def test_one_blank_caption_among_good_ones_is_never_drawn():
+    record = _record(captions=("", "good", " "))
+    assert {_collator().draw(record, seed).caption for seed in range(30)} == {"good"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_seconds": 0}, "`max_seconds` is 0"),
+        ({"max_seconds": 0.1, "crop_step_seconds": 0.16}, "at least as long"),
+        ({"min_seconds": 2.0}, "at least as long"),
+        ({"crop_step_seconds": -1.0}, "must be positive or None"),
+        ({"max_text_tokens": 0}, "`max_text_tokens` is 0"),
+        ({"on_bad_example": "ignore"}, r"'ignore'. Choose one of \['error', 'skip'\]"),
+    ],
+)
+def test_impossible_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        _collator(**options)
+
+
+def test_real_files_through_the_real_processor_give_the_features_of_each_clip_alone(tmp_path):
+    sounds = {"a.wav": (1.3, 44100), "b.ogg": (0.06, 22050), "c.flac": (0.55, 8000), "d.mp3": (2.5, 48000)}
+    records = []
+    captions = ("a dog barking", "a cat", "the bird and a bell", "rain")
+    for number, (name, (seconds, rate)) in enumerate(sounds.items()):
+        path = write_sound(tmp_path / name, tone(seconds, rate, 300 + 100 * number), rate)
+        records.append(Record(name, path, captions=captions[number : number + 1]))
+    processor = tiny_processor()
+    collator = Collator(processor, max_seconds=1.0, max_text_tokens=6)
+    batch = collator([(record, 70 + number) for number, record in enumerate(records)])
+    for number, record in enumerate(records):
+        waveform = collator.draw(record, 70 + number).waveform
+        alone = processor.feature_extractor(waveform, sampling_rate=RATE, return_tensors="pt")
+        num_frames = int(alone["input_features_mask"].sum())
+        assert num_frames == int(batch["input_features_mask"][number].sum())
+        torch.testing.assert_close(
+            batch["input_features"][number, :num_frames], alone["input_features"][0, :num_frames], rtol=0, atol=1e-5
+        )
+    tokens = processor.tokenizer(records[2].captions[0], truncation=True, max_length=6)["input_ids"]
+    assert batch["input_ids"][2].tolist() == tokens
+    padding = batch["attention_mask"] == 0
+    assert padding.any()
+    assert (batch["labels"][padding] == -100).all()
+    assert torch.equal(batch["labels"][~padding], batch["input_ids"][~padding])
+    assert batch["audio_seconds"] == pytest.approx(1.0 + 0.06 + 0.55 + 1.0, abs=1e-3)

@@ -1,0 +1,149 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""Tiny configurations, a tiny tokenizer and a ragged batch: the one place where tests get their models from.
+
+All widths differ, so that a mixed-up axis or tower fails; weights are drawn wide, so that attention is far from uniform.
+"""
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import ModernBertConfig, PreTrainedTokenizerFast
+
+from hf_audiolang import (
+    AudioLangProcessor,
+    CaptionDecoderConfig,
+    LogMelFeatureExtractor,
+    SlapAudioConfig,
+    SlapConfig,
+)
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = (
+    "a the an in of is and then can be heard sound dog cat siren rain bird bell drum barking ringing loud quiet "
+    "high low far near"
+)
+VOCABULARY = (*SPECIAL_TOKENS, *WORDS.split())
+PAD, UNK, CLS, SEP, MASK = range(5)
+CLIP_FRAMES = (98, 9, 55, 33)  # 7, 1, 4 and 3 patch columns: longer and shorter than the sliding window
+CAPTION_TOKENS = (7, 3, 9, 5)  # [CLS] and [SEP] included
+
+
+def tiny_slap_audio_config(**overrides) -> SlapAudioConfig:
+    """Three layers (sliding, sliding, full) of width 24 on 64 mel bins; a window of two patch columns to each side."""
+    numbers = {
+        "hidden_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "intermediate_size": 44,
+        "sliding_window_frames": 4,
+        "initializer_range": 0.15,
+    }
+    return SlapAudioConfig(**(numbers | overrides))
+
+
+def tiny_text_config(**overrides) -> ModernBertConfig:
+    """Two ModernBERT layers (full, sliding) of width 16."""
+    numbers = {
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 28,
+        "max_position_embeddings": 64,
+        "local_attention": 8,
+        "initializer_range": 0.15,
+        "pad_token_id": PAD,
+        "bos_token_id": CLS,
+        "cls_token_id": CLS,
+        "eos_token_id": SEP,
+        "sep_token_id": SEP,
+    }
+    return ModernBertConfig(**(numbers | overrides))
+
+
+def tiny_decoder_config(**overrides) -> CaptionDecoderConfig:
+    """Two decoder layers of width 20 over audio tokens of width 24."""
+    numbers = {
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": 20,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 36,
+        "encoder_hidden_size": 24,
+        "initializer_range": 0.15,
+        "pad_token_id": PAD,
+        "bos_token_id": CLS,
+        "eos_token_id": SEP,
+    }
+    return CaptionDecoderConfig(**(numbers | overrides))
+
+
+def tiny_slap_config(**overrides) -> SlapConfig:
+    """SLAP with the tiny towers and a shared space of 12; a tower may be given as a dict of its overrides."""
+    builders = {
+        "audio_config": tiny_slap_audio_config,
+        "text_config": tiny_text_config,
+        "decoder_config": tiny_decoder_config,
+    }
+    numbers = {
+        "projection_dim": 12,
+        "initializer_range": 0.15,
+        "num_prototypes": 18,
+        "prototype_layers": 2,
+        "prototype_hidden_size": 26,
+        "prototype_bottleneck_size": 10,
+    }
+    for name, build in builders.items():
+        given = overrides.pop(name, {})
+        numbers[name] = build(**given) if isinstance(given, dict) and "model_type" not in given else given
+    return SlapConfig(**(numbers | overrides))
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per known word, lower case, `[CLS] words [SEP]`, ModernBERT's special tokens."""
+    ids = {word: number for number, word in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        pad_token="[PAD]",
+        mask_token="[MASK]",
+        model_max_length=32,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def tiny_processor() -> AudioLangProcessor:
+    """SLAP's own feature extractor, its statistics set to fixed numbers, and the tiny tokenizer."""
+    extractor = LogMelFeatureExtractor.from_preset("slap", mean=-7.0, std=9.0)
+    return AudioLangProcessor(extractor, tiny_tokenizer())
+
+
+def tiny_batch(config: SlapConfig | SlapAudioConfig, seed: int) -> dict[str, torch.Tensor]:
+    """Four clips and captions of different lengths; only the audio entries for an audio configuration."""
+    generator = torch.Generator().manual_seed(seed)
+    audio_config = getattr(config, "audio_config", config)
+    frames, tokens = torch.tensor(CLIP_FRAMES), torch.tensor(CAPTION_TOKENS)
+    shape = (len(frames), max(CLIP_FRAMES), audio_config.num_mel_bins)
+    input_features_mask = torch.arange(shape[1]) < frames.unsqueeze(1)
+    input_features = torch.randn(shape, generator=generator) * input_features_mask.unsqueeze(-1)
+    batch = {"input_features": input_features, "input_features_mask": input_features_mask}
+    if audio_config is config:
+        return batch
+    at = torch.arange(max(CAPTION_TOKENS))
+    attention_mask = (at < tokens.unsqueeze(1)).long()
+    input_ids = torch.randint(MASK + 1, len(VOCABULARY), attention_mask.shape, generator=generator)
+    input_ids[:, 0] = CLS
+    input_ids[at == tokens.unsqueeze(1) - 1] = SEP
+    input_ids = input_ids.masked_fill(attention_mask == 0, PAD)
+    labels = input_ids.masked_fill(attention_mask == 0, -100)
+    return {"input_ids": input_ids, "attention_mask": attention_mask, **batch, "labels": labels}

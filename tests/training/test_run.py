@@ -1,0 +1,248 @@
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
+
+from hf_audiolang import LogMelFeatureExtractor
+from hf_audiolang.data import TooManyBadExamples
+from hf_audiolang.models.modeling_slap import SlapForPreTraining
+from hf_audiolang.training import load_run_config, next_commands, pretrain
+from hf_audiolang.training.build import SMOKE_SIZES
+from hf_audiolang.training.checkpoint import find_last_checkpoint
+from hf_audiolang.training.log import LOG_FILE, read_log
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
+CAPTIONS = ["a dog barks", "a siren wails", "rain falls", "a bell rings twice", "someone knocks on a door"]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate(monkeypatch):
+    monkeypatch.chdir(ROOT)  # the configurations name the model folders from there
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    PartialState._reset_state()
+
+
+@pytest.fixture(scope="module")
+def tiny_config(tmp_path_factory) -> str:
+    """A model_config folder with a model of width 24."""
+    folder = tmp_path_factory.mktemp("tiny_config")
+    source = ROOT / "configs" / "models" / "slap_scenes"
+    numbers = json.loads((source / "config.json").read_text())
+    for part in (numbers, numbers["audio_config"], numbers["text_config"], numbers["decoder_config"]):
+        part.update({name: value for name, value in SMOKE_SIZES.items() if name in part})
+        if "layer_types" in part:
+            part["layer_types"] = part["layer_types"][:2]
+    (folder / "config.json").write_text(json.dumps(numbers))
+    LogMelFeatureExtractor.from_preset("slap").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def sound_folder(tmp_path_factory) -> Path:
+    """Thirty files of three formats, several rates, one and two channels, 0.06 s to 3 s; one cannot be decoded."""
+    folder = tmp_path_factory.mktemp("sounds")
+    generator = np.random.default_rng(0)
+    rows = ["file_name,caption"]
+    for number in range(30):
+        rate = (8000, 16000, 22050, 44100)[number % 4]
+        seconds = 0.06 if number == 3 else 0.5 + 2.5 * number / 29
+        samples = 0.1 * generator.standard_normal((int(rate * seconds), 1 + number % 2))
+        name = f"sound_{number:02d}.{('wav', 'flac', 'ogg')[number % 3]}"
+        soundfile.write(folder / name, samples, rate)
+        rows.append(f'{name},"{CAPTIONS[number % 5]}, number {number}"')
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def run(tmp_path, tiny_config, *arguments: str):
+    """A run of a tiny model on a few scenes of one second."""
+    base = ["--model_config", tiny_config, "--output_dir", str(tmp_path / "run"), "--max_steps", "4"]
+    base += ["--train_size", "12", "--batch_size", "4", "--min_seconds", "1", "--max_seconds", "1.6"]
+    base += ["--num_workers", "0", "--test_size", "10", "--composition_size", "4", "--zero_shot_size", "32"]
+    base += ["--log_steps", "1", "--save_steps", "2", "--learning_rate", "1e-3", "--num_threads", "1"]
+    return pretrain(load_run_config([*base, *arguments]))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_trains_evaluates_and_exports_in_smoke_mode(path, tmp_path):
+    config = load_run_config([str(path), "--smoke", "--output_dir", str(tmp_path / "x"), "--num_threads", "1"])
+    result = pretrain(config)
+    folder = tmp_path / "x_smoke"
+    assert result.output_dir == folder
+    metrics = json.loads((folder / "metrics.json").read_text())
+    names = "zero_shot/accuracy text_to_audio/R@1 text_to_audio/R@10 audio_to_text/R@1 composition/text_to_audio/R@10"
+    for name in [*names.split(), "frame/mAP"]:
+        assert 0 <= metrics[name] <= 1, name
+    steps = [line["step"] for line in read_log(folder / LOG_FILE) if "loss" in line]
+    assert steps == [1, 2]
+    model, info = AutoModel.from_pretrained(folder / "model", output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert type(model).__name__ == "SlapModel"
+    assert not [name for name in load_file(folder / "model" / "model.safetensors") if "teacher" in name]
+    trained = load_file(find_last_checkpoint(folder / "checkpoints") / "model.safetensors")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, trained[f"slap.{name}"]), name
+    processor = AutoProcessor.from_pretrained(folder / "model")
+    assert len(processor.tokenizer) == model.config.text_config.vocab_size
+    assert processor.feature_extractor.mean is not None
+    assert {path.name for path in (folder / "figures").iterdir()} == {"losses.png", "scene.png"}
+    for command in next_commands(folder, result.examples):
+        named = [Path(word) for word in command.split() if word.startswith(str(folder))]
+        assert named
+        assert all(word.exists() for word in named)
+
+
+def test_the_card_says_what_was_measured_and_nothing_else(tmp_path, tiny_config):
+    result = run(tmp_path, tiny_config)
+    card = ModelCard.load(tmp_path / "run" / "model" / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.library_name == "transformers"
+    assert card.data.pipeline_tag == "zero-shot-audio-classification"
+    values = {found.metric_name: found.metric_value for found in card.data.eval_results}
+    assert set(values) <= set(result.report)
+    assert len(values) == 7
+    for name, value in values.items():
+        assert value == pytest.approx(result.report[name], abs=5e-5)
+    data = {found.metric_name: found.dataset_name for found in card.data.eval_results}
+    assert data["composition/text_to_audio/R@10"] == "synthetic-scenes v1 composition"
+    assert "# run\n" in card.text
+    assert "synthetic data only" in card.text
+    assert "4 steps of 4 clips" in card.text
+    assert "{{" not in card.text
+    assert "{%" not in card.text
+
+
+def test_an_interrupted_run_resumes_to_the_same_model_bit_for_bit(tmp_path, tiny_config, monkeypatch):
+    whole = run(tmp_path / "whole", tiny_config)
+    update, calls = SlapForPreTraining.update_teacher, []
+
+    def update_and_signal(self, decay):
+        calls.append(decay)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        update(self, decay)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SlapForPreTraining, "update_teacher", update_and_signal)
+        stopped = run(tmp_path / "parts", tiny_config)
+    assert stopped.signal_number == signal.SIGTERM
+    assert stopped.report == {}
+    assert not (tmp_path / "parts" / "run" / "model").exists()
+    resumed = run(tmp_path / "parts", tiny_config, "--resume")
+    first, second = tmp_path / "whole" / "run", tmp_path / "parts" / "run"
+    assert read_log(first / LOG_FILE) == read_log(second / LOG_FILE)
+    for part in ("model", "checkpoints/step_00000004"):
+        weights, others = load_file(first / part / "model.safetensors"), load_file(second / part / "model.safetensors")
+        assert weights.keys() == others.keys()
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert [resumed.report[name] for name in ("frame/mAP", "audio_to_text/R@1")] == [
+        whole.report[name] for name in ("frame/mAP", "audio_to_text/R@1")
+    ]
+
+
+def test_a_folder_of_ones_own_sounds_trains_evaluates_and_exports(tmp_path, tiny_config, sound_folder, caplog):
+    result = run(tmp_path, tiny_config, "--train_data", str(sound_folder), "--batch_size", "64", "--num_workers", "1")
+    folder = tmp_path / "run"
+    assert "`batch_size` is 64" in caplog.text
+    record = result.report["records"][0]
+    assert record["data"] == f"held-out part of {sound_folder}"
+    assert 1 <= record["num_clips"] <= 10
+    assert set(result.report["chance"]) >= {"text_to_audio/R@1", "audio_to_text/R@10"}
+    assert AutoModel.from_pretrained(folder / "model").config.model_type == "slap"
+    assert (folder / "figures" / "scene.png").stat().st_size > 10_000
+    card = ModelCard.load(folder / "model" / "README.md")
+    assert "synthetic" not in card.text
+    assert all(soundfile.info(path).samplerate == 16000 for path in result.examples)
+    assert len(result.examples) == min(8, record["num_clips"])
+
+
+def test_a_bad_file_is_left_out_and_counted_or_stops_the_run(tmp_path, tiny_config, sound_folder):
+    folder = tmp_path / "spoiled"
+    shutil.copytree(sound_folder, folder)
+    spoiled = np.full(16000, np.nan, dtype=np.float32)
+    soundfile.write(folder / "sound_12.wav", spoiled, 16000, subtype="FLOAT")  # its header is fine
+    arguments = ("--train_data", str(folder), "--batch_size", "24", "--max_steps", "2", "--save_steps", "1")
+    result = run(tmp_path, tiny_config, *arguments)
+    (message,) = result.progress.bad_examples
+    assert "sound_12.wav" in message
+    with pytest.raises(ValueError, match=r"sound_12\.wav"):
+        run(tmp_path / "strict", tiny_config, *arguments, "--on_bad_example", "error")
+    for number in range(0, 15, 3):
+        (folder / f"sound_{number:02d}.wav").write_bytes(b"no sound")
+    with pytest.raises(TooManyBadExamples, match="more than 5%"):
+        run(tmp_path / "many", tiny_config, *arguments)
+
+
+def test_wrong_data_and_models_are_refused_before_training(tmp_path, tiny_config, sound_folder, monkeypatch):
+    monkeypatch.setattr("hf_audiolang.training.run.train", lambda *a, **k: pytest.fail("training began"))
+    with pytest.raises(ValueError, match="text"):
+        run(tmp_path / "a", tiny_config, "--train_data", str(sound_folder), "--caption_column", "text")
+    with pytest.raises(OSError, match=r"`model_config` '.*nowhere' has no preprocessor_config\.json"):
+        run(tmp_path / "b", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="no_such_data"):
+        run(tmp_path / "c", tiny_config, "--train_data", "no_such_data")
+    with pytest.raises(OSError, match="`tokenizer` 'no/tokenizer'"):
+        run(tmp_path / "d", tiny_config, "--tokenizer", "no/tokenizer")
+
+
+def test_a_folder_with_a_run_is_not_overwritten_by_accident(tmp_path, tiny_config, caplog):
+    run(tmp_path, tiny_config, "--max_steps", "1")
+    with pytest.raises(FileExistsError, match=r"already holds a run.*--resume.*--overwrite"):
+        run(tmp_path, tiny_config)
+    assert "other settings" not in caplog.text
+    run(tmp_path, tiny_config, "--max_steps", "2", "--resume", "--learning_rate", "2e-3", "--log_steps", "5")
+    assert "learning_rate: 0.001 -> 0.002" in caplog.text
+    assert "log_steps" not in caplog.text
+    run(tmp_path, tiny_config, "--max_steps", "1", "--overwrite")
+    assert [line["step"] for line in read_log(tmp_path / "run" / LOG_FILE)] == [1]
+
+
+def test_the_best_weights_are_exported_when_asked_for(tmp_path, tiny_config, monkeypatch):
+    values = iter([0.9, 0.1])
+    monkeypatch.setattr(
+        "hf_audiolang.training.run.retrieval.evaluate", lambda *a: {"text_to_audio/R@10": next(values)}
+    )
+    result = run(tmp_path, tiny_config, "--eval_steps", "2", "--eval_size", "4", "--export", "best")
+    assert result.progress.best_step == 2
+    exported = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    best, last = (load_file(checkpoints / f"step_{step:08d}" / "model.safetensors") for step in (2, 4))
+    assert all(torch.equal(exported[name], best[f"slap.{name}"]) for name in exported)
+    assert not all(torch.equal(exported[name], last[f"slap.{name}"]) for name in exported)
+
+
+def test_training_continues_from_an_exported_model(tmp_path, tiny_config):
+    run(tmp_path, tiny_config, "--max_steps", "1")
+    before = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    arguments = ["--model", str(tmp_path / "run" / "model"), "--output_dir", str(tmp_path / "next")]
+    arguments += ["--max_steps", "1", "--train_size", "12", "--batch_size", "4", "--min_seconds", "1"]
+    arguments += ["--max_seconds", "1.6", "--num_workers", "0", "--test_size", "10", "--composition_size", "4"]
+    arguments += ["--zero_shot_size", "32", "--learning_rate", "1e-9", "--num_threads", "1"]
+    pretrain(load_run_config(arguments))
+    after = load_file(tmp_path / "next" / "model" / "model.safetensors")
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=1e-7)
+    first, second = (AutoProcessor.from_pretrained(tmp_path / name / "model") for name in ("run", "next"))
+    assert first.tokenizer.get_vocab() == second.tokenizer.get_vocab()
+    assert (first.feature_extractor.mean, first.feature_extractor.std) == (
+        second.feature_extractor.mean,
+        second.feature_extractor.std,
+    )
+
+
+def test_the_tiny_config_is_tiny_and_its_statistics_are_open(tiny_config):
+    assert AutoConfig.from_pretrained(tiny_config).audio_config.hidden_size == 24
+    assert AutoFeatureExtractor.from_pretrained(tiny_config).mean is None

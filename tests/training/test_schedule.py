@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from hf_audiolang.training.schedule import build_lr_schedule, ema_decay
+
+
+def rates(num_steps: int, **options) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+    schedule = build_lr_schedule(optimizer, num_steps=num_steps, **options)
+    seen = []
+    for _ in range(num_steps):
+        seen.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return seen
+
+
+def test_warm_up_is_linear_and_no_step_is_wasted():
+    assert rates(14, warmup_steps=4, end_ratio=0.1)[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
+
+
+def test_the_cosine_is_half_way_in_the_middle_and_ends_at_its_ratio():
+    seen = rates(14, warmup_steps=4, end_ratio=0.1)
+    assert seen[8] == pytest.approx(2.0 * (0.1 + 0.9 / 2))  # 5 of 10 steps after the warm-up
+    assert seen[-1] == pytest.approx(0.2)
+    assert seen[4:] == sorted(seen[4:], reverse=True)
+
+
+def test_ratio_one_keeps_the_peak():
+    assert rates(6, warmup_steps=2, end_ratio=1.0)[1:] == pytest.approx([2.0] * 5)
+
+
+def test_ema_decay_starts_crosses_the_middle_and_ends_as_stated():
+    assert ema_decay(0, 240, 0.96, 1.0) == pytest.approx(0.96)
+    assert ema_decay(120, 240, 0.96, 1.0) == pytest.approx(0.98)
+    assert ema_decay(240, 240, 0.96, 1.0) == 1.0
+    assert ema_decay(60, 240, 0.994, 1.0) == pytest.approx(1 - 0.006 * (1 + 2**-0.5) / 2)

@@ -1,0 +1,125 @@
+import dataclasses
+
+import pytest
+import yaml
+
+from hf_audiolang.training.config import RunConfig, TrainArguments, load_run_config
+
+MINIMAL = ["--model_config", "somewhere", "--max_steps", "10"]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_yaml(text: str) -> str:
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write_yaml
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(write):
+    path = write("model_config: here\nmax_steps: 240\nlearning_rate: 1e-3\nema_decay: [0.96, 1]\nresume: true\n")
+    config = load_run_config([path, "--learning_rate", "5e-4", "--num-events", "2", "4", "--max_steps=30"])
+    assert config.train.learning_rate == 5e-4
+    assert config.train.max_steps == 30
+    assert config.train.ema_decay == [0.96, 1.0]
+    assert config.data.num_events == [2, 4]
+    assert config.train.resume is True
+    assert config.train.weight_decay == TrainArguments().weight_decay
+    assert load_run_config([path]).train.learning_rate == 1e-3  # YAML 1.1 reads 1e-3 as text
+
+
+def test_saved_settings_are_read_back_equal(write, tmp_path):
+    config = load_run_config([*MINIMAL, "--ema_decay", "0.9", "1.0", "--caption_weight", "0.25", "--tensorboard"])
+    config.save(tmp_path / "deep" / "run.yaml")
+    assert load_run_config([str(tmp_path / "deep" / "run.yaml")]) == config
+    assert yaml.safe_load((tmp_path / "deep" / "run.yaml").read_text())["caption_weight"] == 0.25
+
+
+def test_keys_of_all_groups_are_distinct():
+    config = load_run_config(MINIMAL)
+    parts = [getattr(config, field.name) for field in dataclasses.fields(RunConfig)]
+    assert len(config.to_dict()) == sum(len(dataclasses.fields(part)) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--learning_rat", "1"], r"Unknown key `--learning_rat`.*nearest known one is `--learning_rate`"),
+        (["--learn", "1"], r"Unknown key `--learn`"),
+        (["stray"], r"Unknown key `stray`"),
+        (["--batch_size", "many"], r"argument --batch_size.*invalid int value: 'many'.*--help"),
+        (["--precision", "fp8"], r"--precision.*fp8"),
+        (["--batch_size", "1"], r"`batch_size` must be at least 2, got 1"),
+        (["--learning_rate", "0"], r"`learning_rate` must be above 0, got 0"),
+        (["--learning_rate", "nan"], r"`learning_rate` must be above 0, got nan"),
+        (["--ema_decay", "0.9"], r"`ema_decay` must be two numbers, got \[0.9\]"),
+        (["--ema_decay", "0.9", "1.1"], r"`ema_decay` must be from 0 to 1, got \[0.9, 1.1\]"),
+        (["--masking_ratio", "1.5"], r"`masking_ratio` must be from 0.01 to 0.99, got 1.5"),
+        (["--num_events", "4", "2"], r"`num_events` must be \[fewest, most\], got \[4, 2\]"),
+        (["--min_seconds", "9"], r"`min_seconds` is 9.0, above `max_seconds` = 8.0"),
+        (["--crop_step_seconds", "10"], r"`crop_step_seconds` is 10.0, above `max_seconds`"),
+        (["--num_epochs", "2", "--max_steps", "3"], r"Exactly one of `max_steps` and `num_epochs`.*got .*2.0"),
+        (["--model", "x", "--model_config", "y"], r"Exactly one of `model_config` and `model`"),
+        (["--resume", "--overwrite"], r"`resume` and `overwrite` are both true"),
+        (["--warmup_steps", "10"], r"`warmup_steps` is 10 but the run has 10 steps"),
+        (["--train_size", "0"], r"`train_size` must be at least 1, got 0"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_what_to_do(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_run_config([*MINIMAL, *arguments])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("learning_rat: 1.0", r"Unknown key `learning_rat` in .*run.yaml.*`learning_rate`"),
+        ("train_datasets: x", r"Unknown key `train_datasets`.*nearest known one is `train_data`"),
+        ("batch_size: 2.5", r"`batch_size` in .* must be of type int, got 2.5"),
+        ("batch_size: lots", r"`batch_size` in .* must be of type int, got 'lots'"),
+        ("learning_rate: true", r"`learning_rate` in .* must be of type float, got True"),
+        ("resume: 3", r"`resume` in .* must be of type bool, got 3"),
+        ("output_dir: 3", r"`output_dir` in .* must be of type str, got 3"),
+        ("ema_decay: [a, b]", r"`ema_decay` in .* must be of type float, got 'a'"),
+        ("on_bad_example: drop", r"Unknown `on_bad_example` 'drop'. Choose one of \['skip', 'error'\]"),
+        ("- 1\n- 2", "holds a list, not `key: value` lines"),
+    ],
+)
+def test_wrong_files_are_refused_with_the_file_and_what_to_do(write, line, message):
+    base = "" if line.startswith("-") else "model_config: x\nmax_steps: 10\n"
+    with pytest.raises(ValueError, match=message):
+        load_run_config([write(base + line)])
+
+
+def test_a_missing_file_and_missing_keys_are_named():
+    with pytest.raises(FileNotFoundError, match=r"'configs/none\.yaml' does not exist"):
+        load_run_config(["configs/none.yaml"])
+    with pytest.raises(ValueError, match="Exactly one of `max_steps` and `num_epochs` is needed, got none"):
+        load_run_config(["--model_config", "x"])
+
+
+def test_the_command_line_may_choose_the_other_of_a_pair(write):
+    path = write("model_config: here\nmax_steps: 240\n")
+    config = load_run_config([path, "--num_epochs", "1.5", "--model", "runs/x/model"])
+    assert (config.train.max_steps, config.train.num_epochs) == (None, 1.5)
+    assert (config.model.model_config, config.model.model) == (None, "runs/x/model")
+
+
+def test_smoke_is_small_and_leaves_the_real_run_alone():
+    config = load_run_config([*MINIMAL, "--smoke", "--output_dir", "runs/real/", "--train_data", "mine", "--resume"])
+    assert config.train.max_steps == 2
+    assert config.train.output_dir == "runs/real_smoke"
+    assert config.data.train_data == "sound_scenes"
+    assert config.data.train_size <= 32
+    assert config.data.max_seconds <= 2
+    load_run_config([*MINIMAL, "--smoke", "--warmup_steps", "2000"])  # a real run's warm-up does not stand in the way
+
+
+def test_help_lists_every_key(capsys):
+    with pytest.raises(SystemExit) as stop:
+        load_run_config(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"--{name}" in text for name in load_run_config(MINIMAL).to_dict())

@@ -1,0 +1,102 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""Measures a trained model and writes metrics.json and metrics.md.
+
+    python training_scripts/evaluate.py runs/slap_scenes/model
+    python training_scripts/evaluate.py runs/slap_scenes/model --data my_sounds --output_dir runs/my_evaluation
+
+The embedded data gives retrieval, order, unseen pairs, zero-shot and frame scores; a folder with captions
+(metadata.csv or metadata.jsonl), a `datasets` folder or a Hub id gives retrieval.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hf_audiolang.data.registry import build_dataset
+from hf_audiolang.evaluation.embed import BAD_EXAMPLE_RULES, LONG_AUDIO_RULES, AudioOptions
+from hf_audiolang.evaluation.figures import plot_test_scene
+from hf_audiolang.evaluation.report import (
+    evaluate_retrieval_only,
+    evaluate_sound_scenes,
+    markdown_table,
+    write_report,
+)
+from hf_audiolang.inference import load_model
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Loads, evaluates, writes, prints; returns the exit code."""
+    options = parse_arguments(arguments)
+    try:
+        run(options)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        print(f"evaluate.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """One evaluation."""
+    model, processor = load_model(options.model, options.device)
+    reading = AudioOptions(options.batch_seconds, options.max_seconds, options.long_audio, options.on_bad_example)
+    output_dir = options.output_dir or Path(options.model).parent / "evaluation"
+    if options.data == "sound_scenes":
+        scene_options = {
+            "duration": tuple(options.duration),
+            "n_events": tuple(options.n_events),
+            "seed": options.seed,
+        }
+        report = evaluate_sound_scenes(
+            model,
+            processor,
+            test_size=options.test_size,
+            composition_size=options.composition_size,
+            zero_shot_size=options.zero_shot_size,
+            scene_options=scene_options,
+            num_workers=options.num_workers,
+            options=reading,
+        )
+        if options.figure:
+            plot_test_scene(model, processor, Path(output_dir) / "scene.png", scene_options)
+    else:
+        dataset = build_dataset(
+            options.data,
+            options.split,
+            audio_column=options.audio_column,
+            caption_column=options.caption_column,
+            on_bad_example=options.on_bad_example,
+        )
+        report = evaluate_retrieval_only(model, processor, dataset, data=options.data, options=reading)
+    paths = write_report(report, output_dir)
+    print(markdown_table(report))
+    print("written: " + ", ".join(str(path) for path in paths))
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Evaluate a trained model.")
+    parser.add_argument("model", help="folder of a trained model, or the id of one on the Hub")
+    parser.add_argument("--data", default="sound_scenes", help="sound_scenes, a folder with captions, or a Hub id")
+    parser.add_argument("--split", default="test", help="split of your own data")
+    parser.add_argument("--audio_column", default=None)
+    parser.add_argument("--caption_column", default=None)
+    parser.add_argument("--output_dir", default=None, help="default: `evaluation` beside the model")
+    parser.add_argument("--device", default=None, help="default: cuda if there is one")
+    parser.add_argument("--test_size", type=int, default=300, help="clips of the retrieval and frame test")
+    parser.add_argument("--composition_size", type=int, default=200, help="clips with unseen pairs of sounds")
+    parser.add_argument("--zero_shot_size", type=int, default=256, help="single-event clips")
+    parser.add_argument("--duration", type=float, nargs=2, default=(2.0, 8.0), help="seconds, shortest and longest")
+    parser.add_argument("--n_events", type=int, nargs=2, default=(1, 3), help="sounds per clip, fewest and most")
+    parser.add_argument("--seed", type=int, default=0, help="of the embedded data")
+    parser.add_argument("--num_workers", type=int, default=0, help="processes that render the embedded data")
+    parser.add_argument("--batch_seconds", type=float, default=AudioOptions.batch_seconds, help="audio per batch")
+    parser.add_argument("--max_seconds", type=float, default=None, help="longest piece; default: the model's limit")
+    parser.add_argument("--long_audio", choices=LONG_AUDIO_RULES, default="chunk_mean", help="for longer clips")
+    parser.add_argument("--on_bad_example", choices=BAD_EXAMPLE_RULES, default="skip", help="for unreadable clips")
+    parser.add_argument("--figure", action="store_true", help="also draw one test scene (extra `viz`)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

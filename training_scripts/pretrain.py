@@ -1,0 +1,65 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""Pre-trains an audio-language model, evaluates it and exports it.
+
+    accelerate launch training_scripts/pretrain.py configs/pretrain/slap_scenes.yaml
+    accelerate launch training_scripts/pretrain.py configs/pretrain/slap_scenes.yaml --train_data FOLDER
+    accelerate launch training_scripts/pretrain.py configs/pretrain/slap_scenes.yaml --resume
+
+Every key of the YAML file can be overridden as `--key value`; `--help` lists them all, `--smoke` tries a configuration
+in seconds. Exit codes: 0 done; 2 wrong settings, data or model, one message says which; 128 + n ended early by signal
+n (130 Ctrl-C, 143 SIGTERM) with everything saved.
+"""
+
+import logging
+import os
+import sys
+import traceback
+
+import hf_audiolang
+from hf_audiolang.evaluation.report import markdown_table
+from hf_audiolang.training import RunResult, load_run_config, next_commands, pretrain
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the configuration of a command line and returns the exit code."""
+    show_progress_messages()
+    try:
+        result = pretrain(load_run_config(arguments))
+    except (OSError, ValueError, ImportError, FloatingPointError) as error:
+        if not is_our_message(error):
+            raise
+        print(f"pretrain.py: {error}", file=sys.stderr)
+        return 2
+    if result.signal_number is not None:
+        return 128 + result.signal_number
+    if result.report:
+        show(result)
+    return 0
+
+
+def show(result: RunResult) -> None:
+    """Prints the values with chance levels and ceilings, where everything is, and what to try next."""
+    minutes = result.progress.elapsed_seconds / 60
+    print(f"\n{result.progress.step} steps in {minutes:.1f} minutes of training.\n")
+    print(markdown_table(result.report))
+    print(f"Model, metrics, figures and log are in {result.output_dir}. Try:\n")
+    for command in next_commands(result.output_dir, result.examples):
+        print(f"    {command}")
+
+
+def show_progress_messages() -> None:
+    """Sends this package's messages to stderr, those below a warning from the first process only."""
+    logger = logging.getLogger("hf_audiolang")
+    logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
+
+
+def is_our_message(error: Exception) -> bool:
+    """True if this package raised the error on purpose; others come with their traceback."""
+    last_frame = traceback.extract_tb(error.__traceback__)[-1]
+    return last_frame.filename.startswith(os.path.dirname(hf_audiolang.__file__))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
