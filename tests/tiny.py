@@ -2,7 +2,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Tiny configurations, a tiny tokenizer and a ragged batch: the one place where tests get their models from.
 
-All widths differ, so that a mixed-up axis or tower fails; weights are drawn wide, so that attention is far from uniform.
+All widths differ, so that a mixed-up axis or tower fails; weights are drawn wide, so that attention is not uniform.
 """
 
 import torch

@@ -76,6 +76,9 @@ def test_the_embedded_data_gives_all_values_with_chance_ceiling_and_records(scen
     }  # fmt: skip
     assert tasks["retrieval"]["data"] == "synthetic-scenes v1 test"
     assert tasks["zero_shot"]["templates"] == ["{label} can be heard"]
+    assert tasks["frame"]["seed"] == 0
+    assert tasks["composition/retrieval"]["data_options"]["n_events"] == (1, 3)
+    assert tasks["retrieval"]["max_seconds"] == 30.0
 
 
 def test_embeddings_of_real_scenes_do_not_depend_on_batch_mates(system):

@@ -58,7 +58,7 @@ def test_semantic_recall_counts_every_clip_that_the_caption_describes():
     audio = np.eye(3, dtype=np.float32)
     text = np.stack([audio[1] + 0.2 * audio[0], audio[1], audio[0] + 0.5 * audio[2]])
     records = [record(row, captions=(f"caption {row}",)) for row in range(3)]
-    true_clips = [[{0, 1}], [{0, 1}], [{2}]]
+    true_clips = [[{0, 1}], [{0}], [{2}]]  # the clip of a caption counts even if it is not listed
     result = retrieval.evaluate(TableModel(audio, text), TableProcessor(), records, ks=(1,), true_clips=true_clips)
     assert result["text_to_audio/R@1"] == pytest.approx(1 / 3)
     assert result["text_to_audio/R@1_sem"] == pytest.approx(2 / 3)

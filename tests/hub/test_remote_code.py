@@ -3,6 +3,7 @@
 """Exported folders load, equal to the bit, in a process where the package cannot be imported."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -14,109 +15,103 @@ from transformers import AutoModel
 
 from hf_audiolang import SlapAudioModel, SlapForPreTraining, SlapModel, export_with_code
 
-# -I and the path hook keep the package out, however it was installed
-SCRIPT = """
+# None in sys.modules makes an import fail, however the package was installed
+REFUSE = """
 import sys
 
+sys.modules["hf_audiolang"] = sys.modules["torchaudio"] = None
+"""
+SCRIPT = """
+import json
+from pathlib import Path
 
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("hf_audiolang", "torchaudio"):
-            raise ModuleNotFoundError(name)
-
-
-sys.meta_path.insert(0, Refuse())
+import numpy as np
 import torch
 import transformers
 
-folder, auto_class, inputs, result = sys.argv[1:]
-model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True).eval()
-torch.manual_seed(7)
-with torch.no_grad():
-    outputs = model(**torch.load(inputs, weights_only=True))
-tensors = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
-torch.save(tensors, result)
-assert "hf_audiolang" not in sys.modules
+root = Path(sys.argv[1])
+for name, auto_class in json.loads(sys.argv[2]).items():
+    folder = root / name
+    model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True).eval()
+    torch.manual_seed(7)
+    with torch.no_grad():
+        outputs = model(**torch.load(folder / "inputs.pt", weights_only=True))
+    tensors = {key: value for key, value in outputs.items() if isinstance(value, torch.Tensor)}
+    torch.save(tensors, folder / "result.pt")
+
+folder = root / "SlapModel"
+processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+assert type(processor).__name__ == "AudioLangProcessor", type(processor)
+classify = transformers.pipeline(
+    "zero-shot-audio-classification", model=str(folder), trust_remote_code=True, device="cpu"
+)
+tone = np.sin(np.arange(20000, dtype=np.float32) / 9)
+rows = classify(tone, candidate_labels=["a dog", "a siren"])
+(root / "rows.json").write_text(json.dumps({row["label"]: row["score"] for row in rows}))
+assert sys.modules["hf_audiolang"] is None
 """
+AUTO_CLASSES = {
+    SlapAudioModel: "AutoModel",
+    SlapModel: "AutoModel",
+    SlapForPreTraining: "AutoModelForPreTraining",
+}
 
 
-def run_without_package(tmp_path, script, *arguments):
-    path = tmp_path / "script.py"
-    path.write_text(script)
-    environment = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder per public class, loaded and run once by one process that cannot import the package."""
+    root = tmp_path_factory.mktemp("remote")
+    batch = tiny_batch(tiny_slap_config(), seed=1)
+    for model_class in AUTO_CLASSES:
+        torch.manual_seed(2)
+        is_audio = model_class is SlapAudioModel
+        model = model_class(tiny_slap_audio_config() if is_audio else tiny_slap_config()).eval()
+        wanted = ("input_features", "input_features_mask") if is_audio else tuple(batch)
+        folder = root / model_class.__name__
+        export_with_code(model, tiny_processor() if model_class is SlapModel else None, folder)
+        torch.save({name: batch[name] for name in wanted if name != "labels"}, folder / "inputs.pt")
+    script = root / "script.py"
+    script.write_text(REFUSE + SCRIPT)
+    classes = json.dumps({model_class.__name__: auto_class for model_class, auto_class in AUTO_CLASSES.items()})
     done = subprocess.run(
-        [sys.executable, "-I", str(path), *map(str, arguments)],
+        [sys.executable, "-I", str(script), str(root), classes],
         capture_output=True,
         text=True,
-        env={**environment, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        env={
+            "HF_MODULES_CACHE": str(root / "modules"),
+            "HF_HUB_OFFLINE": "1",
+            "HOME": str(root),
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+            "PATH": os.environ["PATH"],
+        },
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return root
 
 
-@pytest.mark.parametrize(
-    ("model_class", "auto_class"),
-    [(SlapAudioModel, "AutoModel"), (SlapModel, "AutoModel"), (SlapForPreTraining, "AutoModelForPreTraining")],
-)
-def test_model_loads_without_the_package(tmp_path, model_class, auto_class):
-    torch.manual_seed(2)
-    is_audio = model_class is SlapAudioModel
-    model = model_class(tiny_slap_audio_config() if is_audio else tiny_slap_config()).eval()
-    batch = tiny_batch(tiny_slap_config(), seed=1)
-    wanted = {SlapAudioModel: ("input_features", "input_features_mask")}.get(model_class, tuple(batch))
-    inputs = {name: batch[name] for name in wanted if name != "labels"}
-    export_with_code(model, None, tmp_path / "model")
-    torch.save(inputs, tmp_path / "inputs.pt")
-    run_without_package(
-        tmp_path, SCRIPT, tmp_path / "model", auto_class, tmp_path / "inputs.pt", tmp_path / "result.pt"
-    )
-    result = torch.load(tmp_path / "result.pt", weights_only=True)
+@pytest.mark.parametrize("model_class", AUTO_CLASSES, ids=lambda model_class: model_class.__name__)
+def test_model_loads_without_the_package(exported, model_class):
+    folder = exported / model_class.__name__
+    result = torch.load(folder / "result.pt", weights_only=True)
+    model = model_class.from_pretrained(folder).eval()  # the same memory alignment, the same rounding
     torch.manual_seed(7)
     with torch.no_grad():
-        outputs = model(**inputs)
+        outputs = model(**torch.load(folder / "inputs.pt", weights_only=True))
     expected = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
     assert set(result) == set(expected)
     for name, value in expected.items():
         assert torch.equal(result[name], value), name
 
 
-PIPELINE = """
-import sys
-
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("hf_audiolang", "torchaudio"):
-            raise ModuleNotFoundError(name)
-
-
-sys.meta_path.insert(0, Refuse())
-import json
-
-import numpy as np
-from transformers import AutoProcessor, pipeline
-
-folder = sys.argv[1]
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-assert type(processor).__name__ == "AudioLangProcessor", type(processor)
-classify = pipeline("zero-shot-audio-classification", model=folder, trust_remote_code=True, device="cpu")
-tone = np.sin(np.arange(20000, dtype=np.float32) / 9)
-print(json.dumps({row["label"]: row["score"] for row in classify(tone, candidate_labels=["a dog", "a siren"])}))
-"""
-
-
-def test_processor_and_pipeline_work_without_the_package(tmp_path):
-    torch.manual_seed(2)
-    model, processor = SlapModel(tiny_slap_config()).eval(), tiny_processor()
-    export_with_code(model, processor, tmp_path / "model")
-    printed = run_without_package(tmp_path, PIPELINE, tmp_path / "model")
+def test_processor_and_pipeline_work_without_the_package(exported):
+    model = SlapModel.from_pretrained(exported / "SlapModel").eval()
     tone = np.sin(np.arange(20000, dtype=np.float32) / 9)
     texts = [f"This is a sound of {label}." for label in ("a dog", "a siren")]
-    inputs = processor(text=texts, audio=tone, sampling_rate=16000, padding=True, return_tensors="pt")
+    inputs = tiny_processor()(text=texts, audio=tone, sampling_rate=16000, padding=True, return_tensors="pt")
     with torch.no_grad():
         scores = model(**inputs).logits_per_audio[0].softmax(-1)
-    found = json.loads(printed.splitlines()[-1])
+    found = json.loads((exported / "rows.json").read_text())
     assert found["a dog"] == pytest.approx(float(scores[0]), abs=1e-5)
     assert found["a siren"] == pytest.approx(float(scores[1]), abs=1e-5)
 

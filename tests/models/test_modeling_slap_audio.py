@@ -310,16 +310,24 @@ def test_initial_weights_follow_the_stated_scales():
     model = SlapAudioModel(config)
     assert torch.count_nonzero(model.embeddings.mask_token) == 0
     for layer in model.layers:
-        for linear in (layer.attn.q_proj, layer.attn.k_proj, layer.attn.v_proj, layer.mlp.gate_proj, layer.mlp.up_proj):
-            assert float(linear.weight.std()) == pytest.approx(0.02, rel=0.1)
+        for linear in (
+            layer.attn.q_proj,
+            layer.attn.k_proj,
+            layer.attn.v_proj,
+            layer.mlp.gate_proj,
+            layer.mlp.up_proj,
+        ):
+            assert linear.weight.std().item() == pytest.approx(0.02, rel=0.1)
         for linear in (layer.attn.o_proj, layer.mlp.down_proj):
-            assert float(linear.weight.std()) == pytest.approx(0.02 / (2 * 3) ** 0.5, rel=0.1)
+            assert linear.weight.std().item() == pytest.approx(0.02 / (2 * 3) ** 0.5, rel=0.1)
         assert torch.equal(layer.attn_norm.weight, torch.ones(96))
     assert not [name for name, _ in model.named_parameters() if name.endswith("bias")]
 
 
 def test_names_of_the_weights_are_those_of_the_specification():
-    names = {name.replace("layers.2", "layers.0").replace("layers.1", "layers.0") for name in make_model().state_dict()}
+    names = {
+        name.replace("layers.2", "layers.0").replace("layers.1", "layers.0") for name in make_model().state_dict()
+    }
     attention = {f"layers.0.attn.{part}_proj.weight" for part in "qkvo"}
     mlp = {f"layers.0.mlp.{part}_proj.weight" for part in ("gate", "up", "down")}
     norms = {"layers.0.attn_norm.weight", "layers.0.mlp_norm.weight", "norm.weight"}

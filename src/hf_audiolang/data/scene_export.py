@@ -35,7 +35,7 @@ def to_hf_dataset(dataset: "SoundScenes", num_workers: int | None = None):
 def export_scenes(
     dataset: "SoundScenes", folder: str | Path, *, audio_format: str = "wav", num_workers: int | None = None
 ) -> Path:
-    """Writes `audio/<id>.<format>`, `metadata.jsonl` (one row per line) and `README.md`; returns the folder.
+    """Writes `audio/<index>.<format>`, `metadata.jsonl` (one row per line) and `README.md`; returns the folder.
 
     The folder loads with `datasets.load_dataset("audiofolder", data_dir=folder)` and as training data of its own.
 
@@ -53,8 +53,8 @@ def export_scenes(
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     rendered = materialize(dataset, num_workers)
     with open(folder / "metadata.jsonl", "w", encoding="utf-8") as file:
-        for row in rendered:
-            name = f"audio/{row['id']}.{audio_format}"
+        for index, row in enumerate(rendered):
+            name = f"audio/{index:06d}.{audio_format}"  # no split in the name: `datasets` would split by it
             soundfile.write(folder / name, row["audio"]["array"], dataset.sampling_rate, subtype="PCM_16")
             columns = {key: value for key, value in row.items() if key != "audio"}
             file.write(json.dumps({"file_name": name, **columns}) + "\n")

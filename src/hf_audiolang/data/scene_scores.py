@@ -134,6 +134,8 @@ def _fits(phrase: Phrase, event: dict[str, Any], row: dict[str, Any]) -> bool:
     """Whether every attribute stated in the phrase is that of the event."""
     if phrase.label != event["label"] or (phrase.count is not None and phrase.count != event["count"]):
         return False
+    if phrase.is_plural and event["count"] == 1:
+        return False
     share = (event["offset"] - event["onset"]) / row["duration"]
     length_is_right = {"long": share > 0.6, "brief": share < 0.15, None: True}[phrase.length]
     stated = ((phrase.loudness, event["loudness"]), (phrase.pitch, event["pitch"]), (phrase.speed, event["speed"]))

@@ -83,6 +83,11 @@ class Phrase:
         return with_article(text) if noun.has_article else text
 
     @property
+    def is_plural(self) -> bool:
+        """Whether it names several grains without counting them ("guitar notes")."""
+        return self.kind == "noun" and WORDS[self.label].nouns[self.wording].core.endswith("s")
+
+    @property
     def predicate(self) -> str:
         """The verb phrase without its subject ("barks"), for kind "verb"."""
         return WORDS[self.label].verbs[self.wording].split("|")[1]
@@ -141,11 +146,11 @@ def _draw_noun(rng: np.random.Generator, label: str, counts: set[int | None], he
     nouns = WORDS[label].nouns
     num_seen = len(nouns) - 1
     wording = num_seen if held_out else int(rng.integers(num_seen))
-    is_wrong_plural = 1 in counts and nouns[wording].core.endswith("s")
+    is_wrong_plural = 1 in counts and Phrase(label, "noun", wording).is_plural
     if len(counts) == 1 and None not in counts and (is_wrong_plural or (not held_out and _is_said(rng))):
         return Phrase(label, "counted", count=next(iter(counts)))
     if is_wrong_plural:  # a repetition with different counts
-        wording = next(k for k, noun in enumerate(nouns) if not noun.core.endswith("s"))
+        wording = next(k for k in range(len(nouns)) if not Phrase(label, "noun", k).is_plural)
     return Phrase(label, "noun", wording)
 
 

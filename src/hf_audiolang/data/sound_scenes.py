@@ -343,7 +343,7 @@ def main(arguments: list[str] | None = None) -> None:
             sampling_rate=options.sampling_rate,
         )  # fmt: skip
         scenes.export(options.out, audio_format=options.format, num_workers=options.num_workers)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 

@@ -34,6 +34,10 @@ class CaptionDecoderLayer(GradientCheckpointingLayer):
         self.cross_attn_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.dropout = config.dropout
+        # noted on the linear layers: transformers initialises only modules that own weights
+        last = self.mlp.down_proj if config.mlp_type == "swiglu" else self.mlp.fc2
+        for linear in (self.self_attn.o_proj, self.cross_attn.o_proj, last):
+            linear.init_scale = 1 / math.sqrt(3 * config.num_hidden_layers)
 
     def forward(
         self, hidden_states: Tensor, rotary, keep: Tensor, audio_tokens: Tensor, audio_layout: PackedLayout
@@ -81,14 +85,9 @@ class CaptionDecoder(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        std = self.config.initializer_range
-        residual_std = std / math.sqrt(3 * self.config.num_hidden_layers)
         if isinstance(module, nn.Linear):
-            init.trunc_normal_(module.weight, std=std)
-        elif isinstance(module, CaptionDecoderLayer):
-            last = module.mlp.down_proj if self.config.mlp_type == "swiglu" else module.mlp.fc2
-            for linear in (module.self_attn.o_proj, module.cross_attn.o_proj, last):
-                init.trunc_normal_(linear.weight, std=residual_std)
+            std = self.config.initializer_range
+            init.trunc_normal_(module.weight, std=std * getattr(module, "init_scale", 1.0))
 
     def forward(
         self, decoder_input_ids: Tensor, encoder_hidden_states: Tensor, encoder_attention_mask: Tensor | None = None

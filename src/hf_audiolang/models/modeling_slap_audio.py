@@ -66,6 +66,9 @@ class SlapAudioLayer(GradientCheckpointingLayer):
         self.mlp_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = SwiGluMlp(config.hidden_size, config.intermediate_size)
         self.drop_path_rate = config.drop_path_rate * layer / max(config.num_hidden_layers - 1, 1)
+        # noted on the linear layers: transformers initialises only modules that own weights
+        for linear in (self.attn.o_proj, self.mlp.down_proj):
+            linear.init_scale = 1 / math.sqrt(2 * config.num_hidden_layers)
 
     def forward(
         self, hidden_states: Tensor, rotary, layout: PackedLayout, keep: dict[int | None, Tensor] | None
@@ -132,11 +135,7 @@ class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
         super()._init_weights(module)
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
-            init.trunc_normal_(module.weight, std=std)
-        elif isinstance(module, SlapAudioLayer):
-            residual_std = std / math.sqrt(2 * self.config.num_hidden_layers)
-            init.trunc_normal_(module.attn.o_proj.weight, std=residual_std)
-            init.trunc_normal_(module.mlp.down_proj.weight, std=residual_std)
+            init.trunc_normal_(module.weight, std=std * getattr(module, "init_scale", 1.0))
         elif isinstance(module, SlapAudioEmbeddings):
             init.zeros_(module.mask_token)
             if module.frequency_embedding is not None:

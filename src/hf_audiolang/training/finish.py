@@ -65,17 +65,21 @@ def evaluate_run(
     return report, [held_out[index] for index in range(min(NUM_EXAMPLES, len(held_out)))]
 
 
-def export_model(
-    config: RunConfig, model: PreTrainedModel, processor: ProcessorMixin, report: dict[str, object], progress: Progress
-) -> Path:
-    """Writes the folder to share, `model/`: the system without teacher and heads, the processor, the card."""
+def export_model(config: RunConfig, model: PreTrainedModel, processor: ProcessorMixin) -> Path:
+    """Writes the folder to share, `model/`: the system without teacher and heads, and the processor."""
     folder = Path(config.train.output_dir) / "model"
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    return folder
+
+
+def describe_model(
+    config: RunConfig, model: PreTrainedModel, processor: ProcessorMixin, report: dict[str, object], progress: Progress
+) -> None:
+    """Adds the card, README.md, to the exported folder."""
     table = markdown_table(report)
     content = CardContent(config.to_dict(), report, table, progress.step, progress.audio_seconds)
-    write_card(folder, model, processor, content)
-    return folder
+    write_card(Path(config.train.output_dir) / "model", model, processor, content)
 
 
 def write_figures(
@@ -132,6 +136,7 @@ def tests_on_scenes(data: DataArguments) -> bool:
 
 __all__ = [
     "NUM_EXAMPLES",
+    "describe_model",
     "evaluate_run",
     "export_model",
     "next_commands",

@@ -33,7 +33,7 @@ from .build import (
 from .checkpoint import Progress, checkpoint_path, find_last_checkpoint, load_checkpoint
 from .config import RunConfig
 from .devices import build_accelerator
-from .finish import evaluate_run, export_model, write_examples, write_figures
+from .finish import describe_model, evaluate_run, export_model, write_examples, write_figures
 from .log import LOG_FILE
 from .loop import checkpoint_folder, train
 
@@ -208,8 +208,9 @@ def _finish(
     """Evaluation, export, figures and examples, on the main process; the others wait."""
     if accelerator.is_main_process:
         system = model.base_model.eval()
+        export_model(config, system, processor)  # first: nothing that follows can take it away
         report, clips = evaluate_run(config, system, processor, held_out)
-        export_model(config, system, processor, report, run.progress)
+        describe_model(config, system, processor, report, run.progress)
         write_figures(config, system, processor, clips)
         run = RunResult(run.output_dir, run.progress, report, write_examples(clips, run.output_dir))
     accelerator.wait_for_everyone()
