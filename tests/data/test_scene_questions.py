@@ -92,8 +92,9 @@ def test_guessing_without_listening_does_not_pay(rows):
     for name in ("presence", "overlap", "pitch", "speed", "loudness", "half"):
         assert len(answers[name]) == 2
         assert len(set(answers[name].values())) == 1, (name, answers[name])  # exactly balanced
-    for (name, _), counter in positions.items():
+    for (name, num_options), counter in positions.items():
         if name in ("order", "louder", "longer"):
+            assert sorted(counter) == list(range(num_options)), (name, counter)
             assert len(set(counter.values())) == 1, (name, counter)
 
 

@@ -14,6 +14,7 @@ import torchaudio
 from transformers import ASTFeatureExtractor, AutoFeatureExtractor, ClapFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
+from hf_audiolang.data import audio_io
 from hf_audiolang.models import layers_log_mel
 from hf_audiolang.models.feature_extraction_log_mel import PRESETS, LogMelFeatureExtractor, measure_statistics
 from hf_audiolang.models.layers_log_mel import log_mel_batch, resample
@@ -385,8 +386,22 @@ def test_several_kinds_of_clips_in_one_batch():
 @pytest.mark.parametrize(("from_rate", "to_rate"), [(44100, 16000), (8000, 16000), (22050, 32000), (48000, 16000)])
 def test_resampling_equals_torchaudio(from_rate, to_rate):
     waveform = torch.from_numpy(sound("chirp", 5003, from_rate))
-    reference = torchaudio.transforms.Resample(from_rate, to_rate)(waveform)
+    reference = torchaudio.transforms.Resample(from_rate, to_rate, lowpass_filter_width=32)(waveform)
     torch.testing.assert_close(resample(waveform, from_rate, to_rate), reference, rtol=0, atol=2e-6)
+    of_the_data = audio_io.resample(waveform.numpy(), from_rate, to_rate)
+    torch.testing.assert_close(
+        resample(waveform, from_rate, to_rate), torch.from_numpy(of_the_data), rtol=0, atol=2e-6
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_ragged_batches_reuse_their_buffers():
+    extractor = LogMelFeatureExtractor(**MEASURED)
+    batch = [sound("noise", samples) for samples in (61040, 91440, 122000)]
+    joined = features(extractor, batch)
+    for row, clip in enumerate(batch):
+        alone = features(extractor, clip)
+        assert torch.equal(joined[row, : alone.shape[1]], alone[0])
 
 
 def test_files_and_decoders_of_another_rate_are_resampled(tmp_path):

@@ -230,7 +230,8 @@ def test_the_best_value_survives_a_resume(tmp_path):
 
 
 def test_an_unknown_best_metric_is_refused_with_the_known_ones(tmp_path):
-    config = toy_config(tmp_path, "--eval_steps", "2", "--best_metric", "accuracy")
+    config = toy_config(tmp_path, "--eval_steps", "2")
+    config.eval.best_metric = "accuracy"
     with pytest.raises(ValueError, match=r"`best_metric` 'accuracy'.*'R@1', 'mAP'"):
         run_toy(config, evaluate_model=lambda model: {"R@1": 0.1, "mAP": 0.2})
 

@@ -64,6 +64,7 @@ def test_keys_of_all_groups_are_distinct():
         (["--model", "x", "--model_config", "y"], r"Exactly one of `model_config` and `model`"),
         (["--resume", "--overwrite"], r"`resume` and `overwrite` are both true"),
         (["--warmup_steps", "10"], r"`warmup_steps` is 10 but the run has 10 steps"),
+        (["--best_metric", "R@1"], r"Unknown `best_metric` 'R@1'. Choose one of .*'text_to_audio/R@1'"),
         (["--train_size", "0"], r"`train_size` must be at least 1, got 0"),
     ],
 )

@@ -243,7 +243,9 @@ def _applause(rng, plan, num_samples):
     num_claps, grain = max(20, int(90 * num_samples / SYNTHESIS_RATE)), _samples(50)
     hands = [band_noise(rng, grain, 800, 3800) * decay(rng.uniform(0.006, 0.012), grain) for _ in range(12)]
     claps = np.stack(hands)[rng.integers(0, len(hands), num_claps)] * rng.uniform(0.3, 1, (num_claps, 1))
-    return fade(scatter_grains(num_samples, rng.integers(0, num_samples, num_claps), claps), 100, 150)
+    starts = rng.integers(0, num_samples, num_claps)
+    starts[0] = 0  # the onset is that of the first clap
+    return fade(scatter_grains(num_samples, starts, claps), 100, 150)
 
 
 @_train("heartbeat", (625, 1000), grain_ms=400, jitter_percent=2, is_countable=True)
@@ -308,7 +310,7 @@ def _dog_bark(rng, plan):
     base = rng.uniform(260, 340)
 
     def bark(k):
-        size = _samples(220)
+        size = _samples(250)
         frequency = base * (1 + 0.35 * np.sin(np.linspace(0, np.pi, size) ** 0.8))
         voice = sawtooth(frequency, size) + 0.25 * rng.standard_normal(size).astype(np.float32)
         envelope = np.minimum(1, np.arange(size) / _samples(15)) * decay(0.09, size)
@@ -431,7 +433,7 @@ def _explosion(rng, plan, num_samples):
     return fade(signal * decay(0.3 * num_samples / SYNTHESIS_RATE, num_samples), 5, 100)
 
 
-@_steady("glass", min_ms=400, max_ms=1000)
+@_steady("glass", min_ms=400, max_ms=800)
 def _glass(rng, plan, num_samples):
     signal = np.zeros(num_samples, dtype=np.float32)
     for _ in range(rng.integers(12, 21)):

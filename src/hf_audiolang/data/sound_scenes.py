@@ -283,6 +283,7 @@ class SoundScenes:
         low, high = (round(seconds * 1000) for seconds in self.duration)
         low = max(low, shortest_ms)
         step = int(rng.integers(1001))
+        # The one power in the structure: builds differ by 1e-16 of it, which rounding to 10 ms removes.
         return min(high, max(low, round(low * (high / low) ** (step / 1000) / 10) * 10))
 
 

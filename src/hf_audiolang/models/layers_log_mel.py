@@ -232,7 +232,8 @@ def _each_clip(
     longest = max(len(waveform) for waveform in waveforms)
     room = numbers.signal_samples(numbers.num_frames(longest))
     buffers = torch.empty(2, room)
-    frames_buffer = torch.empty(_tile_frames(numbers.num_frames(longest), numbers.n_fft), numbers.n_fft)
+    largest_tile = min(numbers.num_frames(longest), math.ceil(TILE_VALUES / numbers.n_fft))
+    frames_buffer = torch.empty(largest_tile, numbers.n_fft)
     for row, waveform in enumerate(waveforms):
         waveform = waveform.cpu()
         num_frames = numbers.num_frames(len(waveform))
@@ -399,8 +400,9 @@ def _log_mel(
 def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
     """(S,) float32 -> (ceil(S * to_rate / from_rate),) by windowed-sinc interpolation.
 
-    The low-pass filter is a sinc with 6 zero crossings on each side under a squared cosine window, cut off at 0.99 of
-    the lower Nyquist frequency; exact for the reduced ratio of the two rates.
+    The low-pass filter is a sinc with 32 zero crossings on each side under a squared cosine window, cut off at 0.99 of
+    the lower Nyquist frequency; exact for the reduced ratio of the two rates. It is torchaudio's with a sharper edge,
+    which the folder of the models may not import.
     """
     divisor = math.gcd(from_rate, to_rate)
     from_step, to_step = from_rate // divisor, to_rate // divisor
@@ -416,7 +418,7 @@ def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
 @lru_cache(maxsize=16)
 def _resampling_kernels(from_step: int, to_step: int) -> tuple[Tensor, int]:
     """(to_step, 1, 2 * width + from_step) filters, one for each output phase, and their half width in samples."""
-    zeros, cutoff = 6, 0.99 * min(from_step, to_step)
+    zeros, cutoff = 32, 0.99 * min(from_step, to_step)
     width = math.ceil(zeros * from_step / cutoff)
     inputs = torch.arange(-width, width + from_step, dtype=torch.float64) / from_step
     outputs = torch.arange(0, -to_step, -1, dtype=torch.float64).unsqueeze(1) / to_step

@@ -79,7 +79,9 @@ class CaptionDecoder(PreTrainedModel):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.layers = nn.ModuleList(CaptionDecoderLayer(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        # with norms after each residual sum the last state is normed already
+        is_pre_norm = config.norm_position == "pre"
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps) if is_pre_norm else nn.Identity()
         self.post_init()
 
     @torch.no_grad()
@@ -125,7 +127,7 @@ class CaptionDecoder(PreTrainedModel):
         keep = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=hidden_states.device).tril()
         for layer in self.layers:
             hidden_states = layer(hidden_states, rotary, keep, audio_tokens, audio_layout)
-        return self.norm(hidden_states) if config.norm_position == "pre" else hidden_states
+        return self.norm(hidden_states)
 
 
 __all__ = ["CaptionDecoder"]

@@ -26,8 +26,11 @@ def build_accelerator(settings: TrainArguments) -> Accelerator:
         raise ImportError("`tensorboard` is true but not installed. Run `pip install hf-audiolang[tensorboard]`.")
     # Validation runs on the main process, for which the others wait longer than the usual ten minutes.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=3))
-    device = PartialState(timeout=patience.timeout).device
+    # Without saying so, several processes on a machine without GPU would each take themselves for the only one.
+    is_cpu_only = not torch.accelerator.is_available()
+    device = PartialState(cpu=is_cpu_only, timeout=patience.timeout).device
     accelerator = Accelerator(
+        cpu=is_cpu_only,
         mixed_precision=choose_precision(settings.precision, device),
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         log_with="tensorboard" if settings.tensorboard else None,
