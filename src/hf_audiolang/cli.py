@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("results", nargs="*", metavar="RESULT.json", help="for `compare`: the old and the new result")
     bench.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     bench.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
-    bench.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default: %(default)s)")
+    bench.add_argument("--rounds", type=int, help="interleaved rounds (default: the suite's)")
     bench.add_argument("--output", default=None, metavar="RESULT.json", help="also write the result to a file")
     bench.add_argument("--tiny", action="store_true", help="small inputs, to try the suite; no figures to quote")
     _add_json_argument(bench)

@@ -210,6 +210,18 @@ def test_a_folder_with_a_run_is_not_overwritten_by_accident(tmp_path, tiny_confi
     assert [line["step"] for line in read_log(tmp_path / "run" / LOG_FILE)] == [1]
 
 
+def test_a_continued_run_keeps_its_vocabulary_and_statistics_though_the_data_grew(tmp_path, tiny_config):
+    run(tmp_path, tiny_config, "--max_steps", "1")
+    first = AutoProcessor.from_pretrained(tmp_path / "run" / "model")
+    run(tmp_path, tiny_config, "--max_steps", "2", "--resume", "--train_size", "16")
+    second = AutoProcessor.from_pretrained(tmp_path / "run" / "model")
+    assert second.feature_extractor.to_dict() == first.feature_extractor.to_dict()
+    assert second.tokenizer.get_vocab() == first.tokenizer.get_vocab()
+    run(tmp_path, tiny_config, "--max_steps", "1", "--overwrite", "--train_size", "16")
+    anew = AutoProcessor.from_pretrained(tmp_path / "run" / "model")
+    assert anew.feature_extractor.mean != first.feature_extractor.mean
+
+
 def test_the_best_weights_are_exported_when_asked_for(tmp_path, tiny_config, monkeypatch):
     values = iter([0.9, 0.1])
     validate = lambda model: {"text_to_audio/R@10": next(values)}  # noqa: E731

@@ -24,7 +24,7 @@ NUM_CLIPS = 16
 MODES = ("packed", "padded")
 
 
-@register_suite("packing")
+@register_suite("packing", rounds=3)
 def packing(device: str = "cpu", is_tiny: bool = False) -> list[Case]:
     """Cases forward and forward + backward, float32; `work` counts seconds of real audio.
 

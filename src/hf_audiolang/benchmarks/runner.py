@@ -20,6 +20,7 @@ import transformers
 
 LOSS_THRESHOLD = 0.10  # a ratio that falls by more than this is a loss
 SUITES: dict[str, Callable] = {}
+ROUNDS: dict[str, int] = {}  # suite -> rounds that give a steady median
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,12 @@ class Case:
     skipped: str = ""
 
 
-def register_suite(name: str) -> Callable[[Callable], Callable]:
-    """Decorator that adds a suite: a function (device, is_tiny) -> list of cases."""
+def register_suite(name: str, rounds: int = 9) -> Callable[[Callable], Callable]:
+    """Decorator that adds a suite, a function (device, is_tiny) -> list of cases, with its usual number of rounds."""
 
     def add(suite: Callable) -> Callable:
         SUITES[name] = suite
+        ROUNDS[name] = rounds
         return suite
 
     return add
@@ -66,7 +68,7 @@ def run_suite(
     *,
     device: str = "cpu",
     threads: int = 1,
-    rounds: int = 9,
+    rounds: int | None = None,
     json_path: str | Path | None = None,
     is_tiny: bool = False,
 ) -> dict:
@@ -76,7 +78,7 @@ def run_suite(
         name: a key of `SUITES`.
         device: `"cpu"` or `"cuda"`.
         threads: torch threads. With one thread on a CPU, CPU time is measured: it hardly notices other programs.
-        rounds: every round calls each candidate once, in a new order.
+        rounds: every round calls each candidate once, in a new order; None takes the suite's usual number.
         json_path: where to write the report.
         is_tiny: small inputs, to try the machinery.
 
@@ -91,6 +93,7 @@ def run_suite(
     """
     if name not in SUITES:
         raise ValueError(f"Unknown suite `name` {name!r}. Choose one of {sorted(SUITES)}.")
+    rounds = ROUNDS[name] if rounds is None else rounds
     if rounds < 1:
         raise ValueError(f"`rounds` must be at least 1, got {rounds}. Nine give a steady median.")
     threads_before = torch.get_num_threads()

@@ -9,6 +9,16 @@ from .records import Record, RecordSubset, RecordView, TooManyBadExamples
 from .registry import build_dataset, register
 from .sampling import EpochSampler, build_train_loader
 
+
+def __getattr__(name: str) -> object:
+    """`SoundScenes`, imported when asked for: its module is also a command and must not be imported before it runs."""
+    if name == "SoundScenes":
+        from .sound_scenes import SoundScenes
+
+        return SoundScenes
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "AudioError",
     "BadExampleError",
@@ -17,6 +27,7 @@ __all__ = [
     "Record",
     "RecordSubset",
     "RecordView",
+    "SoundScenes",
     "TooManyBadExamples",
     "audio_info",
     "build_dataset",

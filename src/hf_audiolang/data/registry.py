@@ -60,11 +60,11 @@ def build_dataset(name_or_path: str | Path, split: str = "train", **options: obj
 
 
 @register("sound_scenes")
-def build_sound_scenes(split: str, *, num_workers: int = 0, **options: object) -> RecordView:
+def build_sound_scenes(split: str, *, num_workers: int | None = None, **options: object) -> RecordView:
     """Rendered scenes of `SoundScenes(split, **options)`, in memory as int16.
 
     Args:
-        num_workers: processes that render; the result does not depend on it.
+        num_workers: processes that render, by default one per core; the result does not depend on it.
     """
     from .sound_scenes import SoundScenes, materialize
 
