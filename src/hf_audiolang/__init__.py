@@ -2,8 +2,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Audio-language pretraining for transformers.
 
-After `import hf_audiolang`, `AutoModel`, `AutoProcessor`, `AutoFeatureExtractor` and `AutoModelForPreTraining` load the
-package's models from folders and from the Hub.
+After `import hf_audiolang`, transformers' `AutoModel`, `AutoProcessor`, `AutoFeatureExtractor` and
+`AutoModelForPreTraining` load the package's models from folders and from the Hub.
 """
 
 from hf_audiolang.auto import export_with_code, register_all

@@ -232,9 +232,10 @@ def test_the_command_line_itself_imports_nothing_heavy():
         "sys.modules['hf_audiolang'] = package\n"
         "from hf_audiolang.cli import build_parser\n"
         "build_parser().format_help()\n"
-        "assert not {'torch', 'numpy', 'transformers'} & set(sys.modules)\n"
+        "print(sorted({'torch', 'numpy', 'transformers'} & set(sys.modules)))\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_bench_compare_shows_a_loss(tmp_path, capsys):

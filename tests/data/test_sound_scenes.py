@@ -256,16 +256,6 @@ def test_classes_are_separable_but_not_trivially():
     assert 0.6 < np.mean(guesses == truth) < 0.9
 
 
-def test_generation_is_fast(capsys):
-    dataset = SoundScenes("train", 40, duration=4.0)
-    dataset[0]
-    start = time.process_time()
-    for index in range(1, 31):
-        dataset[index]
-    with capsys.disabled():
-        print(f"\n{1000 * (time.process_time() - start) / 30:.1f} CPU ms per 4 s clip")  # noqa: T201
-
-
 @pytest.mark.parametrize(
     ("options", "change"),
     [({"lowpass": 1000.0}, "dull"), ({"reverb": True}, "tail"), ({"codec": "mulaw"}, "steps")],
