@@ -4,8 +4,8 @@ BIN := .venv/bin
 
 .PHONY: pretrain test lint format setup clean
 
-pretrain: .venv/ready  ## train, evaluate and export a small SLAP on the embedded data (about ten minutes on two cores)
-	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/slap_scenes.yaml
+pretrain: .venv/ready  ## train, evaluate and export a small SLAP on the embedded data; takes up an interrupted run
+	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/slap_scenes.yaml --resume
 
 test: .venv/ready  ## lint and the default test run: offline, CPU, under six minutes on two cores
 	$(BIN)/ruff check .

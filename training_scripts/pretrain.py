@@ -44,11 +44,11 @@ def main(arguments: list[str]) -> int:
 
 def show(result: RunResult) -> None:
     """Prints the values with chance levels and ceilings, where everything is, and what to try next."""
-    minutes = result.progress.elapsed_seconds / 60
-    print(f"\n{result.progress.step} steps in {minutes:.1f} minutes of training.\n")
+    minutes, hours = result.progress.elapsed_seconds / 60, result.progress.audio_seconds / 3600
+    print(f"\n{result.progress.step} steps on {hours:.1f} hours of audio in {minutes:.1f} minutes of training.\n")
     print(markdown_table(result.report))
     print(f"Model, metrics, figures and log are in {result.output_dir}. Try:\n")
-    for command in next_commands(result.output_dir, result.examples):
+    for command in next_commands(result.output_dir, result.examples, result.labels):
         print(f"    {command}")
 
 

@@ -80,6 +80,14 @@ def test_stripes_are_as_many_as_asked_and_differ_by_clip():
     assert not torch.equal(output[0, :98] == 0, output[1, :98] == 0)
 
 
+def test_equal_clips_get_stripes_of_different_width_and_place():
+    torch.manual_seed(0)
+    output = spec_augment(torch.full((6, 301, 64), 3.0), torch.full((6,), 301), **(NUMBERS | {"time_stripes": 1}))
+    hidden = (output == 0).all(2)
+    assert len(set(hidden.sum(1).tolist())) > 3
+    assert len(set(hidden.int().argmax(1).tolist())) > 3
+
+
 def test_what_is_not_hidden_is_untouched():
     features = torch.randn(4, 301, 64, generator=torch.Generator().manual_seed(0)) + 9
     before = features.clone()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
@@ -99,7 +100,9 @@ def test_every_configuration_trains_evaluates_and_exports_in_smoke_mode(path, tm
     assert len(processor.tokenizer) == model.config.text_config.vocab_size
     assert processor.feature_extractor.mean is not None
     assert {path.name for path in (folder / "figures").iterdir()} == {"losses.png", "scene.png"}
-    for command in next_commands(folder, result.examples):
+    commands = next_commands(folder, result.examples, result.labels)
+    assert f"--labels '{result.labels[0]}, " in commands[0]
+    for command in commands:
         named = [Path(word) for word in command.split() if word.startswith(str(folder))]
         assert named
         assert all(word.exists() for word in named)
@@ -123,6 +126,18 @@ def test_the_card_says_what_was_measured_and_nothing_else(tmp_path, tiny_config)
     assert "4 steps of 4 clips" in card.text
     assert "{{" not in card.text
     assert "{%" not in card.text
+
+
+def test_resuming_a_finished_run_only_evaluates_and_exports_again(tmp_path, tiny_config, monkeypatch):
+    monkeypatch.setattr("hf_audiolang.training.run.write_figures", lambda *a: [])
+    first = run(tmp_path, tiny_config)
+    weights = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "model")
+    second = run(tmp_path, tiny_config, "--resume")
+    assert second.progress.step == 4
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
+    assert second.report["text_to_audio/MeanR"] == first.report["text_to_audio/MeanR"]
+    assert [line["step"] for line in read_log(tmp_path / "run" / LOG_FILE)] == [1, 2, 3, 4]
 
 
 def test_an_interrupted_run_resumes_to_the_same_model_bit_for_bit(tmp_path, tiny_config, monkeypatch):
@@ -167,6 +182,9 @@ def test_a_folder_of_ones_own_sounds_trains_evaluates_and_exports(tmp_path, tiny
     assert "synthetic" not in card.text
     assert all(soundfile.info(path).samplerate == 16000 for path in result.examples)
     assert len(result.examples) == min(8, record["num_clips"])
+    assert not (folder / "bad_examples.txt").exists()
+    settings = yaml.safe_load((find_last_checkpoint(folder / "checkpoints") / "run.yaml").read_text())
+    assert (settings["train_data"], settings["batch_size"]) == (str(sound_folder), 30 - record["num_clips"])
 
 
 def test_a_bad_file_is_left_out_and_counted_or_stops_the_run(tmp_path, tiny_config, sound_folder):
@@ -178,6 +196,7 @@ def test_a_bad_file_is_left_out_and_counted_or_stops_the_run(tmp_path, tiny_conf
     result = run(tmp_path, tiny_config, *arguments)
     (message,) = result.progress.bad_examples
     assert "sound_15.wav" in message
+    assert (tmp_path / "run" / "bad_examples.txt").read_text() == f"{message}\n"
     with pytest.raises(ValueError, match=r"sound_15\.wav"):
         run(tmp_path / "strict", tiny_config, *arguments, "--on_bad_example", "error")
     for number in range(0, 15, 3):
@@ -226,8 +245,9 @@ def test_the_best_weights_are_exported_when_asked_for(tmp_path, tiny_config, mon
     values = iter([0.9, 0.1])
     validate = lambda model: {"text_to_audio/R@10": next(values)}  # noqa: E731
     monkeypatch.setattr("hf_audiolang.training.run._validation", lambda *a: validate)
-    result = run(tmp_path, tiny_config, "--eval_steps", "2", "--eval_size", "4", "--export", "best")
+    result = run(tmp_path, tiny_config, "--eval_steps", "2", "--eval_size", "4", "--export", "best", "--tensorboard")
     assert result.progress.best_step == 2
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
     exported = load_file(tmp_path / "run" / "model" / "model.safetensors")
     checkpoints = tmp_path / "run" / "checkpoints"
     best, last = (load_file(checkpoints / f"step_{step:08d}" / "model.safetensors") for step in (2, 4))

@@ -22,6 +22,7 @@ logger = logging.get_logger(__name__)
 
 _PROGRESS_FILE = "progress.json"
 _UNFINISHED = ".writing"
+_RUN_FILES = ("run.yaml", "environment.json")  # of the run's folder: a checkpoint moved elsewhere keeps them
 
 
 @dataclass
@@ -78,6 +79,9 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress) 
     if accelerator.is_main_process:
         text = json.dumps(dataclasses.asdict(progress), indent=1)
         (unfinished / _PROGRESS_FILE).write_text(text, encoding="utf-8")
+        for name in _RUN_FILES:
+            if (folder.parent / name).is_file():
+                shutil.copy(folder.parent / name, unfinished)
         for path in [*unfinished.iterdir(), unfinished]:
             _flush_to_disk(path)
         shutil.rmtree(target, ignore_errors=True)

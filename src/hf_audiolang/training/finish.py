@@ -9,6 +9,7 @@ model -> metrics.json, metrics.md
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -118,13 +119,26 @@ def write_examples(clips: Sequence[Record], output_dir: Path, sampling_rate: int
     return written
 
 
-def next_commands(output_dir: Path, examples: Sequence[Path]) -> list[str]:
-    """Three shell commands to try the exported model with."""
-    model = output_dir / "model"
-    sound = examples[0] if examples else "SOUND.wav"
+def labels_of(clips: Sequence[Record], num_labels: int = 3) -> list[str]:
+    """Words for what is heard in each of the first clips, without commas: the first phrase, else the first caption."""
+    texts = [clip.phrases[0]["phrase"] if clip.phrases else clip.captions[0] for clip in clips]
+    return list(dict.fromkeys(" ".join(text.replace(",", " ").split()) for text in texts))[:num_labels]
+
+
+def write_bad_examples(output_dir: Path, messages: Sequence[str]) -> None:
+    """Lists the examples that were left out in `bad_examples.txt`, one message a line; no file without any."""
+    if messages:
+        logger.warning(f"{len(messages)} examples could not be used; they are listed in bad_examples.txt.")
+        (output_dir / "bad_examples.txt").write_text("\n".join(messages) + "\n", encoding="utf-8")
+
+
+def next_commands(output_dir: Path, examples: Sequence[Path], labels: Sequence[str]) -> list[str]:
+    """Three shell commands to try the exported model with, on the examples of the run and words that fit them."""
+    model, folder = shlex.quote(str(output_dir / "model")), shlex.quote(str(output_dir / "examples"))
+    sound = shlex.quote(str(examples[0])) if examples else "SOUND.wav"
     return [
-        f'hf-audiolang classify {sound} --labels "a dog barking, a siren, rain" --model {model}',
-        f'hf-audiolang search "a dog barks" {output_dir / "examples"} --model {model}',
+        f"hf-audiolang classify {sound} --labels {shlex.quote(', '.join(labels))} --model {model}",
+        f"hf-audiolang search {shlex.quote(labels[0])} {folder} --model {model}",
         f"python training_scripts/evaluate.py {model}",
     ]
 
@@ -139,8 +153,10 @@ __all__ = [
     "describe_model",
     "evaluate_run",
     "export_model",
+    "labels_of",
     "next_commands",
     "tests_on_scenes",
+    "write_bad_examples",
     "write_examples",
     "write_figures",
 ]

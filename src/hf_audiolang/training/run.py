@@ -8,7 +8,8 @@ RunConfig -> data -> processor -> model -> train -> evaluate -> runs/x/{model, m
 import json
 import platform
 import shutil
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,7 +34,15 @@ from .build import (
 from .checkpoint import Progress, checkpoint_path, find_last_checkpoint, load_checkpoint
 from .config import RunConfig
 from .devices import build_accelerator
-from .finish import describe_model, evaluate_run, export_model, write_examples, write_figures
+from .finish import (
+    describe_model,
+    evaluate_run,
+    export_model,
+    labels_of,
+    write_bad_examples,
+    write_examples,
+    write_figures,
+)
 from .log import LOG_FILE
 from .loop import checkpoint_folder, train
 
@@ -62,6 +71,7 @@ class RunResult:
         report: metric name -> value with `chance`, `ceiling` and `records` (see `evaluation.report`); empty on other
             processes than the main one and after a signal.
         examples: sound files of held-out clips, to try the model on.
+        labels: words for what is heard in the first of them, each from another file.
         signal_number: the signal that ended training early, or None.
     """
 
@@ -69,6 +79,7 @@ class RunResult:
     progress: Progress
     report: dict[str, object] = field(default_factory=dict)
     examples: list[Path] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
     signal_number: int | None = None
 
 
@@ -100,6 +111,8 @@ def pretrain(config: RunConfig) -> RunResult:
         evaluate_model=_validation(config, processor, held_out),
     )
     run = RunResult(Path(config.train.output_dir), result.progress, signal_number=result.signal_number)
+    if accelerator.is_main_process:
+        write_bad_examples(run.output_dir, [*getattr(train_data, "skipped", ()), *result.progress.bad_examples])
     if result.signal_number is None:
         if config.eval.export == "best" and result.progress.best_step not in (None, result.progress.step):
             load_checkpoint(accelerator, checkpoint_path(checkpoint_folder(config), result.progress.best_step))
@@ -109,7 +122,7 @@ def pretrain(config: RunConfig) -> RunResult:
 
 
 def prepare_folder(config: RunConfig, accelerator: Accelerator) -> None:
-    """Makes sure that a run neither overwrites another one nor continues it under other settings unnoticed.
+    """Makes sure that no run is overwritten by accident; with `overwrite`, removes what would be mixed with the new.
 
     Raises:
         FileExistsError: if the folder holds a run and neither `resume` nor `overwrite` is set.
@@ -121,8 +134,6 @@ def prepare_folder(config: RunConfig, accelerator: Accelerator) -> None:
             f"`output_dir` {str(folder)!r} already holds a run. Add --resume to continue it, --overwrite to delete it "
             "and start again, or choose another --output_dir."
         )
-    if has_run and settings.resume:
-        _warn_of_changes(config, folder / "run.yaml")
     accelerator.wait_for_everyone()
     if has_run and settings.overwrite and accelerator.is_main_process:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -141,7 +152,7 @@ def environment(accelerator: Accelerator) -> dict[str, object]:
         "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type,
         "num_processes": accelerator.num_processes,
         "num_threads": torch.get_num_threads(),
-        "precision": accelerator.mixed_precision,
+        "precision": "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision,
     }
 
 
@@ -155,6 +166,8 @@ def _save_start(config: RunConfig, processor: ProcessorMixin, accelerator: Accel
     """Settings, environment and processor into the run's folder, before the first step."""
     if accelerator.is_main_process:
         folder = Path(config.train.output_dir)
+        if config.train.resume:
+            _warn_of_changes(config, folder / "run.yaml")
         config.save(folder / "run.yaml")
         (folder / "environment.json").write_text(json.dumps(environment(accelerator), indent=1) + "\n")
         if not (folder / "processor").is_dir():
@@ -179,7 +192,9 @@ def _warn_of_changes(config: RunConfig, path: Path) -> None:
         )
 
 
-def _validation(config: RunConfig, processor: ProcessorMixin, held_out: RecordDataset | None):
+def _validation(
+    config: RunConfig, processor: ProcessorMixin, held_out: RecordDataset | None
+) -> Callable[[nn.Module], dict[str, float]] | None:
     """What the loop calls every `eval_steps`: retrieval on (some of) the held-out data."""
     if config.eval.eval_steps == 0 or held_out is None:
         return None
@@ -212,7 +227,7 @@ def _finish(
         report, clips = evaluate_run(config, system, processor, held_out)
         describe_model(config, system, processor, report, run.progress)
         write_figures(config, system, processor, clips)
-        run = RunResult(run.output_dir, run.progress, report, write_examples(clips, run.output_dir))
+        run = replace(run, report=report, examples=write_examples(clips, run.output_dir), labels=labels_of(clips))
     accelerator.wait_for_everyone()
     return run
 
