@@ -129,9 +129,9 @@ def test_epochs_become_steps_and_a_batch_never_exceeds_the_data():
 def test_automatic_precision_takes_bf16_only_where_it_gains(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
-    for has_tiles in (True, False):
-        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda answer=has_tiles: answer)
-        assert choose_precision("auto", cpu) == ("bf16" if has_tiles else "no")
+    for capability, expected in (("amx_bf16", "bf16"), ("avx512_bf16", "bf16"), ("avx2", "no")):
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda name=capability: {name: True})
+        assert choose_precision("auto", cpu) == expected
     assert choose_precision("bf16", cpu) == "bf16"
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     assert choose_precision("auto", cpu) == "bf16"
