@@ -85,6 +85,7 @@ def test_audio_numbers_that_cannot_work_are_refused(numbers, message):
         ({"contrastive_loss": "triplet"}, "contrastive_loss"),
         ({"mask_style": "stripes"}, "mask_style"),
         ({"target_centering": "mean"}, "target_centering"),
+        ({"target_centering": "sinkhorn", "masked_loss_chunk_size": 7}, "got `masked_loss_chunk_size` 7. Set it to 0"),
     ],
 )
 def test_system_numbers_that_cannot_work_are_refused(numbers, message):

@@ -86,6 +86,22 @@ def test_loop_equals_mask_at_real_lengths(window):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("backend", ["loop", "mask"])
+@pytest.mark.parametrize("window", [None, 3])
+def test_nan_stays_in_its_clip(monkeypatch, backend, window):
+    monkeypatch.setattr(layers_attention, "BLOCK_TOKENS", 5)
+    layout = make_layout((41, 12, 39, 12, 5))
+    poisoned = [part.detach().clone() for part in make_parts(layout)]
+    clean = packed_attention(*poisoned, layout, window=window, backend=backend)[0]
+    for clip in (0, 1):  # a long clip, computed in blocks, and a short one
+        for part in poisoned:
+            part[layout.seq_ids == clip] = float("nan")
+    output = packed_attention(*poisoned, layout, window=window, backend=backend)[0]
+    others = layout.seq_ids > 1
+    assert torch.equal(output[others], clean[others])
+    assert output[~others].isnan().any()
+
+
 def test_another_window_is_another_result():
     layout = make_layout(LENGTHS["ragged"])
     parts = make_parts(layout)

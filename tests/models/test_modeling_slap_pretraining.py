@@ -172,6 +172,13 @@ def test_masks_are_drawn_when_none_are_given(style, monkeypatch):
     assert masked.sum(1).tolist() == [21, 3, 12, 9]  # three quarters of 28, 4, 16 and 12
 
 
+def test_decoder_for_another_width_is_refused_unless_unused():
+    sections = {"decoder_config": {"encoder_hidden_size": 28}}
+    with pytest.raises(ValueError, match=r"`decoder_config.encoder_hidden_size` must be .*24, got 28"):
+        SlapForPreTraining(tiny_slap_config(**sections))
+    assert not hasattr(SlapForPreTraining(tiny_slap_config(**sections, caption_weight=0)), "caption_decoder")
+
+
 def test_masked_positions_of_another_shape_are_refused():
     batch = make_batch()
     batch["masked_positions"] = batch["masked_positions"][:, :27]

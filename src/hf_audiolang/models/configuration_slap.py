@@ -148,6 +148,11 @@ class SlapConfig(PreTrainedConfig):
         for name in ("masking_ratio", "teacher_temperature_warmup", "freeze_prototypes_warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")
+        if self.target_centering == "sinkhorn" and self.masked_loss_chunk_size > 0:
+            raise ValueError(
+                "`target_centering` 'sinkhorn' balances the tokens of the whole batch, got `masked_loss_chunk_size` "
+                f"{self.masked_loss_chunk_size}. Set it to 0, or choose 'centering'."
+            )
 
     @property
     def embedding_size(self) -> int:

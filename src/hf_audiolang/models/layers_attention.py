@@ -7,7 +7,7 @@ Back ends of `packed_attention`, all equal within rounding:
     loop    CPU, and float32 on CUDA: sequences of equal length run as one batch, sliding windows as blocks
     varlen  CUDA in half precision: one call of torch's variable-length kernel
     flash   CUDA in half precision: transformers' flash-attention interface
-    mask    dense mask over the whole packed row: the reference, and the only one that returns weights
+    mask    the padded batch in plain operations: the reference, and the only one that returns weights
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .layers_packing import PackedLayout, unpack
+from .layers_packing import PackedLayout, pack, unpack
 from .layers_position import apply_rotary
 
 BLOCK_TOKENS = 96  # queries per block of the sliding loop back end; 32 to 96 are equally fast, larger is slower
@@ -45,7 +45,7 @@ def packed_attention(
         module: the calling layer, which transformers' flash interface wants to see.
 
     Returns:
-        (N, H, head_dim), and the attention weights (H, N, N) with the "mask" back end, else None.
+        (N, H, head_dim), and the attention weights (B, H, L, L) with the "mask" back end, else None.
 
     Raises:
         ValueError: for an unknown back end.
@@ -53,14 +53,13 @@ def packed_attention(
     if window is not None and layout.max_length <= window + 1:
         window = None
     if backend == "loop":
-        attend = _full_by_groups if window is None else _sliding
-        return attend(query, key, value, layout, window), None
+        return _by_groups(query, key, value, layout, window), None
     if backend == "varlen":
         return _varlen(query, key, value, layout, window), None
     if backend == "flash":
         return _flash(query, key, value, layout, window, module), None
     if backend == "mask":
-        return masked_attention(query, key, value, _dense_mask(layout, window))
+        return _masked(query, key, value, layout, window)
     raise ValueError(f"Unknown `backend` {backend!r}. Choose one of 'flash', 'loop', 'mask', 'varlen'.")
 
 
@@ -91,90 +90,97 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, keep: Tensor) ->
     return (weights @ value.transpose(-3, -2)).transpose(-3, -2), weights
 
 
-def _full_by_groups(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, window: None) -> Tensor:
-    return torch.cat(_by_groups(query, key, value, layout.groups, {}))
-
-
-def _sliding(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, window: int) -> Tensor:
-    """Short clips as batches with a band mask, longer ones as blocks: each where it visits fewer keys."""
-    is_short = [length <= BLOCK_TOKENS + 2 * window for _, length in layout.groups]
-    short_groups = layout.groups[: sum(is_short)]  # lengths ascend
-    short = sum(count * length for count, length in short_groups)
+def _by_groups(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, window: int | None) -> Tensor:
+    """One call per group of equally long sequences, which never see each other, not even as masked keys."""
+    sizes = [count * length for count, length in layout.groups]
+    masks = _window_masks(layout, window)
     outputs = []
-    if short:
-        masks = _band_masks(layout, short_groups, window)
-        outputs += _by_groups(query[:short], key[:short], value[:short], short_groups, masks)
-    if short < len(query):
-        mask = _block_mask(layout, short, window)
-        outputs.append(_by_blocks(query[short:], key[short:], value[short:], mask, window))
+    parts = zip(query.split(sizes), key.split(sizes), value.split(sizes), layout.groups, strict=True)
+    for q, k, v, (count, length) in parts:
+        batched = [part.unflatten(0, (count, length)) for part in (q, k, v)]  # (count, length, H, head_dim)
+        mask = masks.get(length)
+        attend = _whole if mask is None or mask.ndim == 2 else _by_blocks
+        outputs.append(attend(*batched, mask).flatten(0, 1))
     return torch.cat(outputs)
 
 
-def _by_groups(
-    query: Tensor, key: Tensor, value: Tensor, groups: list[tuple[int, int]], masks: dict[int, Tensor]
-) -> list[Tensor]:
-    """One call per group of equally long sequences; `masks` holds a mask per length where one is needed."""
-    heads_and_size = query.shape[1:]
-    sizes = [count * length for count, length in groups]
-    outputs = []
-    for q, k, v, (count, length) in zip(query.split(sizes), key.split(sizes), value.split(sizes), groups, strict=True):
-        batched = [part.view(count, length, *heads_and_size).transpose(1, 2) for part in (q, k, v)]
-        output = F.scaled_dot_product_attention(*batched, attn_mask=masks.get(length))
-        outputs.append(output.transpose(1, 2).reshape(-1, *heads_and_size))
-    return outputs
+def _whole(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Every query against every key of its sequence: (count, length, H, head_dim), `mask` (length, length) or None."""
+    heads_first = (part.transpose(1, 2) for part in (query, key, value))
+    return F.scaled_dot_product_attention(*heads_first, attn_mask=mask).transpose(1, 2)
 
 
-def _by_blocks(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, window: int) -> Tensor:
-    """Blocks of queries against the keys within reach, all sequences in one call."""
-    num_tokens, num_heads, head_dim = query.shape
-    num_blocks = -(-num_tokens // BLOCK_TOKENS)
-    tail = num_blocks * BLOCK_TOKENS - num_tokens
-    blocks = F.pad(query, (0, 0, 0, 0, 0, tail)).view(num_blocks, BLOCK_TOKENS, num_heads, head_dim).transpose(1, 2)
-    span = BLOCK_TOKENS + 2 * window
+def _by_blocks(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Blocks of queries against the keys within reach.
+
+    Args:
+        query: (count, length, H, head_dim); `key` and `value` alike.
+        key: see `query`.
+        value: see `query`.
+        mask: (blocks, 1, block, span), see `_window_masks`.
+    """
+    count, length = query.shape[:2]
+    num_blocks, _, block, span = mask.shape
+    window, tail = (span - block) // 2, num_blocks * block - length
+    queries = F.pad(query, (0, 0, 0, 0, 0, tail)).unflatten(1, (num_blocks, block)).flatten(0, 1).transpose(1, 2)
     around = [
-        F.pad(part, (0, 0, 0, 0, window, tail + window)).unfold(0, span, BLOCK_TOKENS).transpose(2, 3)
+        F.pad(part, (0, 0, 0, 0, window, tail + window)).unfold(1, span, block).flatten(0, 1).transpose(2, 3)
         for part in (key, value)
-    ]  # (blocks, H, span, head_dim)
-    output = F.scaled_dot_product_attention(blocks, *around, attn_mask=mask)
-    return output.transpose(1, 2).reshape(-1, num_heads, head_dim)[:num_tokens]
+    ]  # (count * blocks, H, span, head_dim)
+    output = F.scaled_dot_product_attention(queries, *around, attn_mask=mask.repeat(count, 1, 1, 1))
+    return output.transpose(1, 2).reshape(count, num_blocks * block, *query.shape[2:])[:, :length]
 
 
-def _band_masks(layout: PackedLayout, groups: list[tuple[int, int]], window: int) -> dict[int, Tensor]:
-    """Masks (L, L) of the lengths that exceed the window, built once per layout."""
-    if ("band", window) not in layout.cached_masks:
-        at = torch.arange(groups[-1][1], device=layout.seq_ids.device)
-        band = (at.unsqueeze(0) - at.unsqueeze(1)).abs() <= window
-        masks = {length: band[:length, :length].contiguous() for _, length in groups if length > window + 1}
-        layout.cached_masks["band", window] = masks
-    return layout.cached_masks["band", window]
+def _window_masks(layout: PackedLayout, window: int | None) -> dict[int, Tensor]:
+    """Mask of each length that exceeds the window, built once per layout.
+
+    Short sequences have a band (length, length); long ones, where blocks visit fewer keys, (blocks, 1, block, span).
+    """
+    if window is None:
+        return {}
+    if ("loop", window) not in layout.cached_masks:
+        device = layout.seq_ids.device
+        lengths = [length for _, length in layout.groups if length > window + 1]
+        make = {length: _band_mask if length <= BLOCK_TOKENS + 2 * window else _block_mask for length in lengths}
+        layout.cached_masks["loop", window] = {length: make[length](length, window, device) for length in lengths}
+    return layout.cached_masks["loop", window]
 
 
-def _block_mask(layout: PackedLayout, start: int, window: int) -> Tensor:
-    """Mask (blocks, 1, block, block + 2 windows) of the packed tokens from `start` on, built once per layout."""
-    if ("block", window) not in layout.cached_masks:
-        seq_ids = layout.seq_ids[start:]
-        num_blocks = -(-len(seq_ids) // BLOCK_TOKENS)
-        tail = num_blocks * BLOCK_TOKENS - len(seq_ids)
-        query_ids = F.pad(seq_ids, (0, tail), value=-2).view(num_blocks, BLOCK_TOKENS, 1)
-        key_ids = F.pad(seq_ids, (window, tail + window), value=-1)
-        key_ids = key_ids.unfold(0, BLOCK_TOKENS + 2 * window, BLOCK_TOKENS).unsqueeze(1)
-        query_at = torch.arange(BLOCK_TOKENS, device=seq_ids.device).unsqueeze(-1) + window
-        key_at = torch.arange(BLOCK_TOKENS + 2 * window, device=seq_ids.device)
-        near = (query_at - key_at).abs() <= window
-        # rows that stand for no token attend anywhere in their window: a row without keys would give NaN
-        keep = near & ((query_ids == key_ids) | (query_ids == -2))
-        layout.cached_masks["block", window] = keep.unsqueeze(1)
-    return layout.cached_masks["block", window]
+def _band_mask(length: int, window: int, device: torch.device) -> Tensor:
+    at = torch.arange(length, device=device)
+    return (at.unsqueeze(0) - at.unsqueeze(1)).abs() <= window
 
 
-def _dense_mask(layout: PackedLayout, window: int | None) -> Tensor:
-    if ("dense", window) not in layout.cached_masks:
-        keep = layout.seq_ids.unsqueeze(0) == layout.seq_ids.unsqueeze(1)
-        if window is not None:
-            position = torch.arange(len(layout.seq_ids), device=keep.device)
-            keep = keep & ((position.unsqueeze(0) - position.unsqueeze(1)).abs() <= window)
-        layout.cached_masks["dense", window] = keep
-    return layout.cached_masks["dense", window]
+def _block_mask(length: int, window: int, device: torch.device) -> Tensor:
+    num_blocks = -(-length // BLOCK_TOKENS)
+    starts = torch.arange(num_blocks, device=device).view(-1, 1, 1, 1) * BLOCK_TOKENS
+    query_at = starts + torch.arange(BLOCK_TOKENS, device=device).unsqueeze(-1)
+    key_at = starts + torch.arange(BLOCK_TOKENS + 2 * window, device=device) - window
+    is_real = (key_at >= 0) & (key_at < length)
+    # rows after the end attend anywhere near: a row without keys would give NaN
+    return ((query_at - key_at).abs() <= window) & (is_real | (query_at >= length))
+
+
+def _masked(
+    query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, window: int | None
+) -> tuple[Tensor, Tensor]:
+    """The padded form in plain operations."""
+    if ("padded", window) not in layout.cached_masks:
+        layout.cached_masks["padded", window] = padding_mask(layout.token_mask, window)
+    padded = (unpack(part, layout) for part in (query, key, value))
+    output, weights = masked_attention(*padded, layout.cached_masks["padded", window])
+    return pack(output, layout), weights
+
+
+def padding_mask(token_mask: Tensor, window: int | None = None) -> Tensor:
+    """Attention mask of a padded batch: bool (B, L) -> (B, 1, 1 or L, L), within the window if there is one."""
+    keep = token_mask[:, None, None, :]
+    if window is None:
+        return keep
+    at = torch.arange(token_mask.shape[1], device=token_mask.device)
+    distance = (at.unsqueeze(0) - at.unsqueeze(1)).abs()
+    # a row of padding far from all real tokens sees itself: a row without keys would give NaN
+    return (keep & (distance <= window)) | (distance == 0)
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, window: int | None) -> Tensor:
@@ -291,4 +297,5 @@ __all__ = [
     "masked_attention",
     "packed_attention",
     "padded_attention",
+    "padding_mask",
 ]

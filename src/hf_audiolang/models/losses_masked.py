@@ -70,8 +70,8 @@ def prototype_loss(
         token_weights: (M,) weight of each token; they sum to 1 over a batch.
         student_temperature: temperature of the student's softmax.
         target_rule: turns teacher scores into targets.
-        chunk_size: tokens per block whose scores are recomputed in the backward pass; 0 keeps all scores. With
-            "sinkhorn" the balance is then that of each block.
+        chunk_size: tokens per block whose scores are recomputed in the backward pass; 0 keeps all scores, which
+            "sinkhorn" needs.
     """
     features, prototypes = student
     teacher_features, teacher_prototypes = (part.detach() for part in teacher)

@@ -294,7 +294,7 @@ class SlapForPreTraining(SlapPreTrainedModel):
             self.teacher_prototype_head = freeze_teacher(_prototype_head(config))
             self.register_buffer("teacher_center", torch.zeros(1, config.num_prototypes))
         if config.caption_weight > 0:
-            self.caption_decoder = CaptionDecoder(config.decoder_config)
+            self.caption_decoder = _caption_decoder(config)
         self.set_progress(0, 1)
         self.post_init()
 
@@ -474,6 +474,16 @@ def _build_text_model(text_config) -> PreTrainedModel:
 
 def _projection(width: int, projection_dim: int | None) -> nn.Module:
     return nn.Identity() if projection_dim is None else nn.Linear(width, projection_dim, bias=False)
+
+
+def _caption_decoder(config: SlapConfig) -> CaptionDecoder:
+    given, needed = config.decoder_config.encoder_hidden_size, config.audio_config.hidden_size
+    if given != needed:
+        raise ValueError(
+            f"`decoder_config.encoder_hidden_size` must be the width of the audio encoder, {needed}, got {given}. Set "
+            f"it to {needed}, or `caption_weight` to 0."
+        )
+    return CaptionDecoder(config.decoder_config)
 
 
 def _prototype_head(config: SlapConfig) -> PrototypeHead:

@@ -16,7 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import can_return_tuple
 
 from .configuration_slap import SlapAudioConfig
-from .layers_attention import SelfAttention
+from .layers_attention import SelfAttention, padding_mask
 from .layers_mlp import SwiGluMlp
 from .layers_packing import PackedLayout, pack, unpack
 from .layers_patch import patchify, time_steps_of
@@ -175,7 +175,7 @@ class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
         if states is not None:
             output.hidden_states = (*(unpack(state, layout) for state in states), output.last_hidden_state)
         if weights is not None and all(weight is not None for weight in weights):
-            output.attentions = tuple(_clip_weights(weight, layout) for weight in weights)
+            output.attentions = tuple(weights)
         return output
 
     def encode(
@@ -224,7 +224,7 @@ class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
         else:
             position = torch.arange(token_mask.shape[1], device=patches.device)  # (L,)
             is_masked = masked_positions
-            keep = self._padded_masks(token_mask)
+            keep = {window: padding_mask(token_mask, window) for window in (None, config.sliding_window)}
         # under autocast the residual stream stays in the parameters' precision
         hidden_states = self.embeddings(patches, position, is_masked).to(self.dtype)
         bands = config.num_frequency_patches
@@ -250,28 +250,6 @@ class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
             frame_features=time_steps_of(last_hidden_state, bands).mean(2),
             frame_mask=time_steps_of(layout.token_mask, bands)[..., 0],
         )
-
-    def _padded_masks(self, token_mask: Tensor) -> dict[int | None, Tensor]:
-        """Attention masks (B, 1, L, L) of a padded batch, for full attention and for the sliding window."""
-        keep = token_mask[:, None, None, :].expand(-1, 1, token_mask.shape[1], -1)
-        at = torch.arange(token_mask.shape[1], device=token_mask.device)
-        near = (at.unsqueeze(0) - at.unsqueeze(1)).abs() <= self.config.sliding_window
-        # a row of padding far from all real tokens sees itself: a row without keys would give NaN
-        alone = torch.eye(len(at), dtype=torch.bool, device=at.device)
-        return {None: keep, self.config.sliding_window: (keep & near) | alone}
-
-
-def _clip_weights(weights: Tensor, layout: PackedLayout) -> Tensor:
-    """Attention weights of each clip: (H, N, N) packed, or (B, H, L, L) padded -> (B, H, L, L)."""
-    if weights.ndim == 4:
-        return weights
-    batch, length = layout.token_mask.shape
-    padded = weights.new_zeros(weights.shape[0], batch * length, length)
-    column = layout.token_index % length
-    same = layout.seq_ids.unsqueeze(0) == layout.seq_ids.unsqueeze(1)
-    query, key = same.nonzero(as_tuple=True)
-    padded[:, layout.token_index[query], column[key]] = weights[:, query, key]
-    return padded.unflatten(1, (batch, length)).transpose(0, 1)
 
 
 __all__ = ["SlapAudioModel"]
