@@ -1,5 +1,4 @@
 import json
-import time
 from itertools import combinations, pairwise
 
 import numpy as np
