@@ -140,8 +140,9 @@ def test_exports_exist_and_are_complete(path):
         for node in tree_of(path).body
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
     }
-    assert defined >= {name for name in exported if name in defined}
-    assert set(exported) <= {*vars(module)}
+    # parts of models are not exported, as in transformers
+    missing = set() if path.name.startswith("modeling_") else defined - set(exported) - {"main"}
+    assert not missing, f"{name_of(path)} defines {sorted(missing)}: list them in __all__, or give them an underscore"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

@@ -18,7 +18,7 @@ import traceback
 
 # Read when torch is imported. Waiting threads otherwise spin: on cores shared with other programs a step then takes
 # three times the CPU time.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import hf_audiolang
 from hf_audiolang.evaluation.report import markdown_table

@@ -5,7 +5,7 @@
 import pytest
 import torch
 from slap_reference import reference_tokens
-from tiny import tiny_batch, tiny_slap_audio_config
+from tiny import tiny_batch, tiny_slap_audio_config, tiny_slap_config
 
 from hf_audiolang import SlapAudioModel
 from hf_audiolang.models import layers_attention
@@ -450,3 +450,20 @@ def test_tiny_batch_is_ragged():
     mask = tiny_batch(tiny_slap_audio_config(), seed=0)["input_features_mask"]
     assert len(set(mask.sum(1).tolist())) == len(mask)
     assert int(mask.sum(1).min()) <= 16
+
+
+def test_padded_form_exports_with_static_shapes():
+    model = SlapAudioModel(tiny_slap_audio_config(use_packing=False)).eval()
+    batch = tiny_batch(tiny_slap_config(), seed=1)
+    inputs = (batch["input_features"], batch["input_features_mask"])
+    exported = torch.export.export(model, inputs)
+    with torch.no_grad():
+        output = exported.module()(*inputs)
+        torch.testing.assert_close(output["last_hidden_state"], model(*inputs).last_hidden_state)
+
+
+def test_attention_that_knows_no_packing_is_refused():
+    model = SlapAudioModel(tiny_slap_audio_config()).eval()
+    model.config._attn_implementation = "home_made"
+    with pytest.raises(ValueError, match=r"'home_made' knows no packed sequences\. Choose 'sdpa'"):
+        model(torch.randn(1, 98, 64))

@@ -166,7 +166,7 @@ def test_masks_are_drawn_when_none_are_given(style, monkeypatch):
     model, batch = make_model(mask_style=style, masking_ratio=0.75), make_batch(with_positions=False)
     seen = []
     encode = model.slap.audio_model.encode
-    monkeypatch.setattr(model.slap.audio_model, "encode", lambda *a: seen.append(a[2:]) or encode(*a))
+    monkeypatch.setattr(model.slap.audio_model, "encode", lambda *a, **k: seen.append(a[2:]) or encode(*a, **k))
     model(**batch)
     (masked,), () = seen  # the masked pass first, then the whole clips
     assert masked.sum(1).tolist() == [21, 3, 12, 9]  # three quarters of 28, 4, 16 and 12
@@ -292,7 +292,9 @@ def test_student_sees_stripes_and_teacher_does_not(monkeypatch):
     for name, tower in (("student", model.slap.audio_model), ("teacher", model.teacher_audio_model)):
         encode = tower.encode
         monkeypatch.setattr(
-            tower, "encode", lambda *a, name=name, encode=encode: seen.setdefault(name, []).append(a[0]) or encode(*a)
+            tower,
+            "encode",
+            lambda *a, name=name, encode=encode, **k: seen.setdefault(name, []).append(a[0]) or encode(*a, **k),
         )
     torch.manual_seed(0)
     model(**batch)
@@ -397,9 +399,16 @@ def test_no_warm_up_means_final_values_from_the_start():
 
 def test_teacher_temperature_matters():
     model, batch = make_model().eval(), make_batch()
-    first = model(**batch).loss_terms["masked"]
-    model.set_progress(1, 1)
-    assert abs(model(**batch).loss_terms["masked"] - first) > 1e-4
+    late = model(**batch).loss_terms["masked"]
+    model.set_progress(0, 1)
+    assert abs(model(**batch).loss_terms["masked"] - late) > 1e-4
+
+
+def test_without_a_loop_the_prototypes_train_at_the_last_temperature():
+    model, batch = make_model(), make_batch()
+    assert model.teacher_temperature == model.config.teacher_temperature_end
+    model(**batch).loss_terms["masked"].backward()
+    assert model.prototype_head.prototypes.grad.abs().max() > 0
 
 
 def test_scale_is_clamped_after_the_step():

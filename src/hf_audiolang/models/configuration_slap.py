@@ -98,7 +98,6 @@ class SlapConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     decoder_config: dict | PreTrainedConfig | None = None
     projection_dim: int | None = None  # width of the shared space; None: the towers' common width, no projection
-    tie_word_embeddings: bool = True
     initializer_range: float = 0.02  # attention pooling and projections
     rms_norm_eps: float = 1e-6  # attention pooling
 

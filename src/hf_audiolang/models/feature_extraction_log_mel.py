@@ -8,6 +8,7 @@ audio (array, tensor, dict, decoder, path; any length) -> mono (S,), first `max_
 
 import copy
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from numbers import Number
@@ -31,6 +32,8 @@ logger = logging.get_logger(__name__)
 
 MAX_CHANNELS = 16  # a two-dimensional clip has at most this many channels: the shorter axis
 FILLS = ("zeros", "repeat")
+STREAM_SIZE = 2**31 - 2**16  # writers that cannot seek back put a size near 2^31 or 2^32: not a truncated file
+MP3_SLACK = 2 * 1152  # samples: an MP3 length without header is exact to about two frames
 EPS = 1.1920929e-07  # float32 machine epsilon, the floor of Kaldi and of the M2D runtime
 KALDI = {
     "sampling_rate": 16000,
@@ -516,11 +519,32 @@ def _read_file(source: str | Path | Mapping, name: str, seconds: float | None) -
             rate = file.samplerate
             num_samples = -1 if seconds is None else math.ceil((seconds + 0.1) * rate)
             samples = file.read(num_samples, dtype="float32", always_2d=True)  # (S, C)
+            num_stated = file.frames if num_samples < 0 else min(num_samples, file.frames)
+            if is_cut_off(file, num_stated - len(samples)):
+                raise ValueError(
+                    f"{name} is truncated: it ends before its header says, got {len(samples)} samples. Copy it again "
+                    "from its source, or leave it out."
+                )
     except soundfile.SoundFileError as error:
         raise ValueError(
             f"{name} cannot be decoded: {error}. Convert it to WAV or FLAC, or pass a decoder."
         ) from error
     return torch.from_numpy(samples).mean(1), rate
+
+
+def is_cut_off(file: "soundfile.SoundFile", num_missing: int = 0) -> bool:
+    """True if a sound file ends before its header says; a recording that was streamed states no size and is whole.
+
+    Args:
+        file: open file. libsndfile's log of it tells of a data chunk bigger than the file, or of an Ogg stream
+            without its end.
+        num_missing: samples that are in the file by its header, were asked for, and could not be decoded.
+    """
+    log = file.extra_info
+    sizes = re.findall(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", log, re.MULTILINE)
+    if "without an End-Of-Stream" in log or any(int(real) < int(stated) < STREAM_SIZE for stated, real in sizes):
+        return True
+    return num_missing > (max(MP3_SLACK, file.frames // 100) if file.format in ("MP3", "MPEG") else 0)
 
 
 def _fill(waveform: Tensor, min_samples: int, how: str) -> Tensor:
@@ -554,4 +578,4 @@ def _not_finite(waveforms: list[Tensor], names: list[str], checksums: Tensor) ->
     )
 
 
-__all__ = ["PRESETS", "LogMelFeatureExtractor", "measure_statistics"]
+__all__ = ["PRESETS", "LogMelFeatureExtractor", "is_cut_off", "measure_statistics"]

@@ -64,11 +64,20 @@ def packed_attention(
 
 
 def choose_backend(attn_implementation: str, query: Tensor) -> str:
-    """Back end for transformers' attention name, the device and the dtype of the queries."""
+    """Back end for transformers' attention name, the device and the dtype of the queries.
+
+    Raises:
+        ValueError: for an attention that packed sequences cannot run with.
+    """
     if attn_implementation == "eager":
         return "mask"
     if "flash" in attn_implementation:
         return "flash"
+    if attn_implementation != "sdpa":
+        raise ValueError(
+            f"`attn_implementation` {attn_implementation!r} knows no packed sequences. Choose 'sdpa', 'eager' or one "
+            "of the flash attentions."
+        )
     is_half = query.dtype in (torch.float16, torch.bfloat16)
     return "varlen" if query.is_cuda and is_half else "loop"
 

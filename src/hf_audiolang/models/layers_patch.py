@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -43,13 +44,17 @@ def patchify(
         )
     frame_mask = input_features_mask.to(torch.bool)
     features = torch.where(frame_mask.unsqueeze(-1), input_features, 0.0)
-    missing = -num_frames % patch_frames
-    features = torch.nn.functional.pad(features, (0, 0, 0, missing))
-    frame_mask = torch.nn.functional.pad(frame_mask, (0, missing))
+    features = F.pad(features, (0, 0, 0, -num_frames % patch_frames))
     bands = num_mel_bins // patch_mel_bins
     tiles = features.view(batch, -1, patch_frames, bands, patch_mel_bins).transpose(2, 3)  # (B, steps, bands, 16, 16)
-    step_mask = frame_mask.view(batch, -1, patch_frames).any(-1)  # (B, steps)
-    return tiles.flatten(3).flatten(1, 2), step_mask.repeat_interleave(bands, dim=1)
+    return tiles.flatten(3).flatten(1, 2), patch_mask(frame_mask, patch_frames, bands)
+
+
+def patch_mask(frame_mask: Tensor, patch_frames: int, num_bands: int) -> Tensor:
+    """Mask of the patches that hold a real frame: bool (B, T) -> (B, N), in the order of `patchify`."""
+    padded = F.pad(frame_mask.to(torch.bool), (0, -frame_mask.shape[1] % patch_frames))
+    step_mask = padded.view(len(padded), -1, patch_frames).any(-1)  # (B, steps)
+    return step_mask.repeat_interleave(num_bands, dim=1)
 
 
 def time_steps_of(tokens: Tensor, num_bands: int) -> Tensor:
@@ -57,4 +62,4 @@ def time_steps_of(tokens: Tensor, num_bands: int) -> Tensor:
     return tokens.unflatten(1, (-1, num_bands))
 
 
-__all__ = ["patchify", "time_steps_of"]
+__all__ = ["patch_mask", "patchify", "time_steps_of"]

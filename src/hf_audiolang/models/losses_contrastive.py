@@ -28,9 +28,9 @@ def contrastive_loss(audio_embeds: Tensor, text_embeds: Tensor, logit_scale: Ten
     Raises:
         ValueError: if the two batches differ in shape.
     """
-    all_audio, all_text, targets = _gather_pairs(audio_embeds, text_embeds)
-    loss_per_audio = F.cross_entropy(logit_scale * audio_embeds @ all_text.T, targets)
-    loss_per_text = F.cross_entropy(logit_scale * text_embeds @ all_audio.T, targets)
+    targets = _own_columns(audio_embeds, text_embeds)
+    loss_per_audio = F.cross_entropy(logit_scale * audio_embeds @ gather_rows(text_embeds).T, targets)
+    loss_per_text = F.cross_entropy(logit_scale * text_embeds @ gather_rows(audio_embeds).T, targets)
     return (loss_per_audio + loss_per_text) / 2
 
 
@@ -51,21 +51,21 @@ def sigmoid_contrastive_loss(
     Raises:
         ValueError: if the two batches differ in shape.
     """
-    _, all_text, targets = _gather_pairs(audio_embeds, text_embeds)
+    targets, all_text = _own_columns(audio_embeds, text_embeds), gather_rows(text_embeds)
     logits = logit_scale * audio_embeds @ all_text.T + logit_bias
     signs = 2.0 * F.one_hot(targets, len(all_text)) - 1.0  # +1 for the pair, -1 for all others
     return -F.logsigmoid(signs * logits).sum(1).mean()
 
 
-def _gather_pairs(audio_embeds: Tensor, text_embeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _own_columns(audio_embeds: Tensor, text_embeds: Tensor) -> Tensor:
+    """Where the pairs of this process stand among the rows of all: (B,)."""
     if audio_embeds.shape != text_embeds.shape:
         raise ValueError(
             f"`audio_embeds` and `text_embeds` must have the same shape, got {tuple(audio_embeds.shape)} and "
             f"{tuple(text_embeds.shape)}. Pass one caption per clip."
         )
     offset = process_rank() * len(audio_embeds)
-    targets = torch.arange(len(audio_embeds), device=audio_embeds.device) + offset
-    return gather_rows(audio_embeds), gather_rows(text_embeds), targets
+    return torch.arange(len(audio_embeds), device=audio_embeds.device) + offset
 
 
 __all__ = ["contrastive_loss", "sigmoid_contrastive_loss"]

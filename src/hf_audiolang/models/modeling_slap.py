@@ -20,7 +20,7 @@ from transformers.utils import can_return_tuple
 from .configuration_slap import SlapConfig
 from .layers_masking import block_masked_positions, random_masked_positions
 from .layers_packing import PackedLayout, pack, unpack
-from .layers_patch import patchify, time_steps_of
+from .layers_patch import time_steps_of
 from .layers_pooling import AttentionPooling
 from .layers_prototypes import PrototypeHead
 from .layers_spec_augment import spec_augment
@@ -60,7 +60,6 @@ class SlapPreTrainedModel(StrictTowersMixin, PreTrainedModel):
     _no_split_modules = ["SlapAudioLayer", "CaptionDecoderLayer", "ModernBertEncoderLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
-    _supports_attention_backend = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -146,7 +145,7 @@ class SlapModel(SlapPreTrainedModel):
             tokens = pack(output.last_hidden_state, layout)
         else:
             tokens, layout = self.audio_model.encode(input_features, input_features_mask)
-            output = self.audio_model.padded_output(tokens, layout)
+            output = self.audio_model.padded_output(unpack(tokens, layout), layout.token_mask)
         output.pooler_output = self.embed_clips(tokens, layout)
         return output
 
@@ -222,7 +221,7 @@ class SlapModel(SlapPreTrainedModel):
             attention_mask: (B_text, L) True at real tokens, or None when all are.
             input_features_mask: (B_audio, T) True at real frames, or None when all are.
             return_loss: also return the contrastive loss of paired rows.
-            **kwargs: passed to both encoders.
+            **kwargs: `output_hidden_states`, `output_attentions` and `token_type_ids`; others are ignored.
 
         Returns:
             Similarities, embeddings and both encoders' outputs.
@@ -295,7 +294,7 @@ class SlapForPreTraining(SlapPreTrainedModel):
             self.register_buffer("teacher_center", torch.zeros(1, config.num_prototypes))
         if config.caption_weight > 0:
             self.caption_decoder = _caption_decoder(config)
-        self.set_progress(0, 1)
+        self.set_progress(1, 1)  # without a loop that tells the progress, as at the end of training
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -371,14 +370,16 @@ class SlapForPreTraining(SlapPreTrainedModel):
             **kwargs: ignored.
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        encoder = self.slap.audio_model
         seen = self._augment(input_features, input_features_mask)
+        layout = encoder.layout_of(input_features, input_features_mask)
         masked = None
         if self.has_teacher:
             if masked_positions is None:
-                masked_positions = self._draw_masked_positions(input_features, input_features_mask)
-            masked = self.slap.audio_model.encode(seen, input_features_mask, masked_positions)
+                masked_positions = self._draw_masked_positions(layout.token_mask)
+            masked, _ = encoder.encode(seen, input_features_mask, masked_positions, layout=layout)
         shares = masked is not None and self.config.share_masked_pass
-        tokens, layout = masked if shares else self.slap.audio_model.encode(seen, input_features_mask)
+        tokens = masked if shares else encoder.encode(seen, input_features_mask, layout=layout)[0]
 
         audio_embeds = self.slap.embed_clips(tokens, layout)
         text_embeds = self.slap.get_text_features(input_ids, attention_mask).pooler_output
@@ -386,8 +387,10 @@ class SlapForPreTraining(SlapPreTrainedModel):
         if self.config.contrastive_weight > 0:
             terms["contrastive"] = self.slap.contrastive_loss(audio_embeds, text_embeds)
         if masked is not None:
-            teacher_inputs = (input_features, input_features_mask)
-            terms["masked"], metrics = self._masked_loss(masked, teacher_inputs, masked_positions)
+            with torch.no_grad():
+                inputs = (input_features, input_features_mask)
+                target_tokens, _ = self.teacher_audio_model.encode(*inputs, layout=layout)
+            terms["masked"], metrics = self._masked_loss(masked, target_tokens, masked_positions, layout)
         if self.config.caption_weight > 0:
             labels = input_ids.masked_fill(attention_mask == 0, IGNORED) if labels is None else labels
             terms["caption"] = self._caption_loss(labels, tokens, layout)
@@ -415,25 +418,19 @@ class SlapForPreTraining(SlapPreTrainedModel):
             mel_width=config.spec_augment_mel_width,
         )
 
-    def _draw_masked_positions(self, input_features: Tensor, input_features_mask: Tensor | None) -> Tensor:
-        audio = self.config.audio_config
-        _, token_mask = patchify(input_features, input_features_mask, audio.patch_frames, audio.patch_mel_bins)
+    def _draw_masked_positions(self, token_mask: Tensor) -> Tensor:
         if self.config.mask_style == "block":
-            return block_masked_positions(token_mask, self.config.masking_ratio, audio.num_frequency_patches)
+            bands = self.config.audio_config.num_frequency_patches
+            return block_masked_positions(token_mask, self.config.masking_ratio, bands)
         return random_masked_positions(token_mask, self.config.masking_ratio)
 
     def _masked_loss(
-        self,
-        student: tuple[Tensor, PackedLayout],
-        teacher_inputs: tuple[Tensor, Tensor | None],
-        masked_positions: Tensor,
+        self, tokens: Tensor, target_tokens: Tensor, masked_positions: Tensor, layout: PackedLayout
     ) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
-        tokens, layout = student
         is_masked = pack(masked_positions, layout)  # (N,)
         with torch.no_grad():
-            teacher_tokens, _ = self.teacher_audio_model.encode(*teacher_inputs)
-            teacher_features = self.teacher_prototype_head(teacher_tokens[is_masked])
+            teacher_features = self.teacher_prototype_head(target_tokens[is_masked])
         features = self.prototype_head(tokens[is_masked])  # (M, bottleneck)
         prototypes = self.prototype_head.unit_prototypes()
         if self.freezes_prototypes:

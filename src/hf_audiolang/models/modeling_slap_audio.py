@@ -13,17 +13,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, logging
 
 from .configuration_slap import SlapAudioConfig
 from .layers_attention import SelfAttention, padding_mask
 from .layers_mlp import SwiGluMlp
 from .layers_packing import PackedLayout, pack, unpack
-from .layers_patch import patchify, time_steps_of
+from .layers_patch import patch_mask, patchify, time_steps_of
 from .layers_pooling import masked_mean
 from .layers_position import rotary_angles_2d
 from .modeling_loading import StrictTowersMixin
 from .modeling_outputs import AudioEncoderOutput
+
+logger = logging.get_logger(__name__)
 
 
 class SlapAudioEmbeddings(nn.Module):
@@ -71,34 +73,30 @@ class SlapAudioLayer(GradientCheckpointingLayer):
             linear.init_scale = 1 / math.sqrt(2 * config.num_hidden_layers)
 
     def forward(
-        self, hidden_states: Tensor, rotary, layout: PackedLayout, keep: dict[int | None, Tensor] | None
+        self, hidden_states: Tensor, rotary, layout: PackedLayout | None, keep: dict[int | None, Tensor] | None
     ) -> tuple[Tensor, Tensor | None]:
         """Returns the shape of `hidden_states` and the attention weights, if the back end gives them.
 
         Args:
-            hidden_states: (N, D) packed, or (B, L, D) when `keep` is given.
+            hidden_states: (N, D) packed with `layout`, or (B, L, D) with `keep`.
             rotary: cosine and sine of each token.
-            layout: which token belongs to which clip.
-            keep: window -> attention mask of a padded batch, or None for packed computation.
+            layout: which token belongs to which clip, or None for a padded batch.
+            keep: window -> attention mask of a padded batch, or None for a packed one.
         """
-        is_packed = keep is None
-        update, weights = self.attn(
-            self.attn_norm(hidden_states),
-            rotary,
-            layout if is_packed else None,
-            None if is_packed else keep[self.attn.window],
-        )
-        hidden_states = hidden_states + self._drop_path(update, layout, is_packed)
+        window_keep = None if keep is None else keep[self.attn.window]
+        update, weights = self.attn(self.attn_norm(hidden_states), rotary, layout, window_keep)
+        hidden_states = hidden_states + self._drop_path(update, layout)
         update = self.mlp(self.mlp_norm(hidden_states))
-        return hidden_states + self._drop_path(update, layout, is_packed), weights
+        return hidden_states + self._drop_path(update, layout), weights
 
-    def _drop_path(self, update: Tensor, layout: PackedLayout, is_packed: bool) -> Tensor:
+    def _drop_path(self, update: Tensor, layout: PackedLayout | None) -> Tensor:
         """Leaves the block out for a random part of the clips (stochastic depth), scaling up the others."""
         if not self.training or self.drop_path_rate == 0:
             return update
-        kept = torch.rand(layout.num_sequences, device=update.device) >= self.drop_path_rate
+        num_clips = len(update) if layout is None else layout.num_sequences
+        kept = torch.rand(num_clips, device=update.device) >= self.drop_path_rate
         factor = kept.to(update.dtype) / (1 - self.drop_path_rate)
-        return update * (factor[layout.seq_ids].unsqueeze(-1) if is_packed else factor[:, None, None])
+        return update * (factor[:, None, None] if layout is None else factor[layout.seq_ids].unsqueeze(-1))
 
 
 class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
@@ -121,7 +119,6 @@ class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^(text_|audio_p|logit_scale)"]  # the rest of a SlapModel checkpoint
     _supports_sdpa = True
     _supports_flash_attn = True
-    _supports_attention_backend = True
 
     def __init__(self, config: SlapAudioConfig):
         super().__init__(config)
@@ -168,12 +165,25 @@ class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
         config = self.config
         wants_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         wants_weights = config.output_attentions if output_attentions is None else output_attentions
+        if wants_weights and config._attn_implementation != "eager":
+            logger.warning_once("`output_attentions` gives None: load the model with `attn_implementation='eager'`.")
         states = [] if wants_states else None
         weights = [] if wants_weights else None
-        tokens, layout = self.encode(input_features, input_features_mask, masked_positions, states, weights)
-        output = self.padded_output(tokens, layout)
+        if config.use_packing:
+            tokens, layout = self.encode(
+                input_features, input_features_mask, masked_positions, layer_inputs=states, layer_weights=weights
+            )
+            last_hidden_state, token_mask = unpack(tokens, layout), layout.token_mask
+            states = states and [unpack(state, layout) for state in states]
+        else:
+            patches, token_mask = self._patches(input_features, input_features_mask, masked_positions)
+            hidden_states = self._encode_padded(patches, token_mask, masked_positions, states, weights)
+            is_real = token_mask.unsqueeze(-1)
+            last_hidden_state = hidden_states * is_real
+            states = states and [state * is_real for state in states]
+        output = self.padded_output(last_hidden_state, token_mask)
         if states is not None:
-            output.hidden_states = (*(unpack(state, layout) for state in states), output.last_hidden_state)
+            output.hidden_states = (*states, last_hidden_state)
         if weights is not None and all(weight is not None for weight in weights):
             output.attentions = tuple(weights)
         return output
@@ -183,6 +193,8 @@ class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
         input_features: Tensor,
         input_features_mask: Tensor | None = None,
         masked_positions: Tensor | None = None,
+        *,
+        layout: PackedLayout | None = None,
         layer_inputs: list[Tensor] | None = None,
         layer_weights: list[Tensor] | None = None,
     ) -> tuple[Tensor, PackedLayout]:
@@ -192,6 +204,7 @@ class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
             input_features: see `forward`; `input_features_mask` and `masked_positions` too.
             input_features_mask: see `forward`.
             masked_positions: see `forward`.
+            layout: `layout_of` the same batch, to share it between several passes; None makes it.
             layer_inputs: a list that receives the packed input of every layer.
             layer_weights: a list that receives the attention weights of every layer.
 
@@ -201,6 +214,41 @@ class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
         Raises:
             ValueError: if mel bins, mask or masked positions do not fit.
         """
+        patches, token_mask = self._patches(input_features, input_features_mask, masked_positions)
+        layout = PackedLayout.from_mask(token_mask) if layout is None else layout
+        if not self.config.use_packing:
+            return pack(self._encode_padded(patches, token_mask, masked_positions, None, None), layout), layout
+        position = layout.token_index % token_mask.shape[1]  # (N,)
+        is_masked = None if masked_positions is None else pack(masked_positions, layout)
+        tokens = self._run_layers(
+            pack(patches, layout), position, is_masked, layout=layout, inputs=layer_inputs, weights=layer_weights
+        )
+        return tokens, layout
+
+    def layout_of(self, input_features: Tensor, input_features_mask: Tensor | None = None) -> PackedLayout:
+        """Which token of a batch belongs to which clip, without encoding it."""
+        if input_features_mask is None:
+            input_features_mask = torch.ones_like(input_features[..., 0], dtype=torch.bool)
+        config = self.config
+        return PackedLayout.from_mask(
+            patch_mask(input_features_mask, config.patch_frames, config.num_frequency_patches)
+        )
+
+    def padded_output(self, last_hidden_state: Tensor, token_mask: Tensor) -> AudioEncoderOutput:
+        """All output fields from padded tokens (B, N', D), zeros at padding, and their mask (B, N')."""
+        bands = self.config.num_frequency_patches
+        return AudioEncoderOutput(
+            last_hidden_state=last_hidden_state,
+            pooler_output=masked_mean(last_hidden_state, token_mask),
+            token_mask=token_mask,
+            frame_features=time_steps_of(last_hidden_state, bands).mean(2),
+            frame_mask=time_steps_of(token_mask, bands)[..., 0],
+        )
+
+    def _patches(
+        self, input_features: Tensor, input_features_mask: Tensor | None, masked_positions: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Padded patches (B, L, patch size) and their mask, after checking that all shapes fit."""
         config = self.config
         if input_features.shape[-1] != config.num_mel_bins:
             raise ValueError(
@@ -215,41 +263,46 @@ class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
                 f"`masked_positions` must be {tuple(token_mask.shape)}, one per token, got "
                 f"{tuple(masked_positions.shape)}. Draw them on the token mask of the same batch."
             )
-        layout = PackedLayout.from_mask(token_mask)
-        if config.use_packing:
-            patches = pack(patches, layout)  # (N, patch size)
-            position = layout.token_index % token_mask.shape[1]  # (N,)
-            is_masked = None if masked_positions is None else pack(masked_positions, layout)
-            keep = None
-        else:
-            position = torch.arange(token_mask.shape[1], device=patches.device)  # (L,)
-            is_masked = masked_positions
-            keep = {window: padding_mask(token_mask, window) for window in (None, config.sliding_window)}
+        return patches, token_mask
+
+    def _encode_padded(
+        self,
+        patches: Tensor,
+        token_mask: Tensor,
+        masked_positions: Tensor | None,
+        inputs: list[Tensor] | None,
+        weights: list[Tensor] | None,
+    ) -> Tensor:
+        """Tokens (B, L, D) of a padded batch, computed with masks: static shapes, for export."""
+        position = torch.arange(token_mask.shape[1], device=patches.device)  # (L,)
+        keep = {window: padding_mask(token_mask, window) for window in (None, self.config.sliding_window)}
+        return self._run_layers(patches, position, masked_positions, keep=keep, inputs=inputs, weights=weights)
+
+    def _run_layers(
+        self,
+        patches: Tensor,
+        position: Tensor,
+        is_masked: Tensor | None,
+        *,
+        layout: PackedLayout | None = None,
+        keep: dict[int | None, Tensor] | None = None,
+        inputs: list[Tensor] | None = None,
+        weights: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Embeds patches (..., patch size), packed with `layout` or padded with `keep`, and runs all layers."""
+        config = self.config
         # under autocast the residual stream stays in the parameters' precision
         hidden_states = self.embeddings(patches, position, is_masked).to(self.dtype)
         bands = config.num_frequency_patches
         head_dim = config.hidden_size // config.num_attention_heads
         rotary = rotary_angles_2d(position // bands, position % bands, head_dim, config.rope_theta)
         for layer in self.layers:
-            if layer_inputs is not None:
-                layer_inputs.append(hidden_states if keep is None else pack(hidden_states, layout))
-            hidden_states, weights = layer(hidden_states, rotary, layout, keep)
-            if layer_weights is not None:
-                layer_weights.append(weights)
-        hidden_states = self.norm(hidden_states)
-        return (hidden_states if keep is None else pack(hidden_states, layout)), layout
-
-    def padded_output(self, tokens: Tensor, layout: PackedLayout) -> AudioEncoderOutput:
-        """All output fields from packed tokens (N, D)."""
-        last_hidden_state = unpack(tokens, layout)  # (B, N', D)
-        bands = self.config.num_frequency_patches
-        return AudioEncoderOutput(
-            last_hidden_state=last_hidden_state,
-            pooler_output=masked_mean(last_hidden_state, layout.token_mask),
-            token_mask=layout.token_mask,
-            frame_features=time_steps_of(last_hidden_state, bands).mean(2),
-            frame_mask=time_steps_of(layout.token_mask, bands)[..., 0],
-        )
+            if inputs is not None:
+                inputs.append(hidden_states)
+            hidden_states, layer_weights = layer(hidden_states, rotary, layout, keep)
+            if weights is not None:
+                weights.append(layer_weights)
+        return self.norm(hidden_states)
 
 
 __all__ = ["SlapAudioModel"]
