@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     """One evaluation."""
     model, processor = load_model(options.model, options.device)
     reading = AudioOptions(options.batch_seconds, options.max_seconds, options.long_audio, options.on_bad_example)
-    output_dir = options.output_dir or Path(options.model).parent / "evaluation"
+    output_dir = options.output_dir or default_output_dir(options.model)
     if options.data == "sound_scenes":
         scene_options = {
             "duration": tuple(options.duration),
@@ -73,6 +73,12 @@ def run(options: argparse.Namespace) -> None:
     print("written: " + ", ".join(str(path) for path in paths))
 
 
+def default_output_dir(model: str) -> Path:
+    """`evaluation` beside a model folder; `evaluation/<name>` here for a model `owner/<name>` of the Hub."""
+    folder = Path(model).expanduser()
+    return folder.parent / "evaluation" if folder.is_dir() else Path("evaluation") / folder.name
+
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Evaluate a trained model.")
@@ -81,7 +87,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", default="test", help="split of your own data")
     parser.add_argument("--audio_column", default=None)
     parser.add_argument("--caption_column", default=None)
-    parser.add_argument("--output_dir", default=None, help="default: `evaluation` beside the model")
+    parser.add_argument(
+        "--output_dir",
+        default=None,
+        help="default: `evaluation` beside the model, or evaluation/NAME for OWNER/NAME of the Hub",
+    )
     parser.add_argument("--device", default=None, help="default: cuda if there is one")
     parser.add_argument("--test_size", type=int, default=300, help="clips of the retrieval and frame test")
     parser.add_argument("--composition_size", type=int, default=200, help="clips with unseen pairs of sounds")

@@ -21,6 +21,7 @@ import traceback
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import hf_audiolang
+from hf_audiolang.data import AudioError, BadExampleError, TooManyBadExamples
 from hf_audiolang.evaluation.report import markdown_table
 from hf_audiolang.training import RunResult, load_run_config, next_commands, pretrain
 
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError, ImportError, FloatingPointError) as error:
         if not is_our_message(error):
             raise
-        print(f"pretrain.py: {error}", file=sys.stderr)
+        print(f"pretrain.py: {message_of(error)}", file=sys.stderr)
         return 2
     if result.signal_number is not None:
         return 128 + result.signal_number
@@ -61,8 +62,16 @@ def show_progress_messages() -> None:
 
 def is_our_message(error: Exception) -> bool:
     """True if this package raised the error on purpose; others come with their traceback."""
+    if isinstance(error, AudioError | BadExampleError | TooManyBadExamples):
+        return True  # torch raises those of the data workers once more
     last_frame = traceback.extract_tb(error.__traceback__)[-1]
     return last_frame.filename.startswith(os.path.dirname(hf_audiolang.__file__))
+
+
+def message_of(error: Exception) -> str:
+    """The error's own message; torch puts a worker's traceback before it."""
+    kind = type(error)
+    return str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")[2].rstrip()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ pieces whose embeddings are averaged (`AudioOptions.long_audio`).
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ AUDIO_SUFFIXES = CODEC_SUFFIXES | {
     ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav",
 }  # fmt: skip
 EMBEDDING_SUFFIXES = (".safetensors", ".npz")
+FINGERPRINT_VALUES = 64  # of each parameter; our choice: a millisecond for a small model
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
@@ -44,12 +46,14 @@ class FileEmbeddings:
         embeds: (N, E) float32, unit-norm.
         model: folder or id of the model that made them.
         failed: one message per file that could not be read.
+        fingerprint: `weights_fingerprint` of that model; "" when not known.
     """
 
     files: list[str]
     embeds: np.ndarray
     model: str = ""
     failed: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,9 +158,12 @@ def embed_files(
     """
     records = [Record(id=str(path), audio=path) for path in find_audio_files(files)]
     model, processor = _loaded(model, processor)
+    options = replace(options or AudioOptions(), max_bad_fraction=1.0)  # the caller gets the failures, however many
     embedded = embed_records(model, processor, records, options=options)
     names = [record.id for record in embedded.records]
-    return FileEmbeddings(names, embedded.embeds, model.config._name_or_path, tuple(embedded.skipped))
+    return FileEmbeddings(
+        names, embedded.embeds, model.config._name_or_path, tuple(embedded.skipped), weights_fingerprint(model)
+    )
 
 
 def search_files(
@@ -180,11 +187,12 @@ def search_files(
 
     Raises:
         FileNotFoundError: if there are no files, or the model folder does not exist or has no weights.
-        ValueError: if not one file is readable, or the embeddings are of another width than the model's.
+        ValueError: if not one file is readable, or the embeddings were made by another model.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     model, processor = _loaded(model, processor)
     gallery = files if isinstance(files, FileEmbeddings) else embed_files(files, model, processor, options=options)
+    _check_same_model(gallery, model)
     similarities, positions = nearest(embed_texts(model, processor, texts), gallery.embeds, top_k)
     hits = [
         [SearchHit(gallery.files[p], float(s), text) for s, p in zip(similarities[row], positions[row], strict=True)]
@@ -248,6 +256,21 @@ def load_model(model: str | Path, device: str | torch.device | None = None) -> t
     return loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
 
 
+def weights_fingerprint(model: nn.Module) -> str:
+    """16 hexadecimal digits that tell the weights of models apart; equal wherever and under whatever name it lies.
+
+    The start of a SHA-256 over name, shape, precision and up to 64 evenly spaced values of each parameter: cheap, and
+    different after any training step. A model in another precision counts as another.
+    """
+    digest = sha256()
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        values = parameter.detach().flatten()
+        sample = values[:: max(1, len(values) // FINGERPRINT_VALUES)][:FINGERPRINT_VALUES]
+        digest.update(sample.double().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def save_embeddings(embeddings: FileEmbeddings, path: str | Path) -> None:
     """Writes embeddings with their file names and model as `.safetensors` (names in the header) or `.npz`.
 
@@ -257,7 +280,7 @@ def save_embeddings(embeddings: FileEmbeddings, path: str | Path) -> None:
     path = Path(path)
     check_embedding_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"model": embeddings.model, "package_version": package_version()}
+    about = {"model": embeddings.model, "fingerprint": embeddings.fingerprint, "package_version": package_version()}
     if path.suffix == ".npz":
         np.savez(path, embeddings=embeddings.embeds, files=np.array(embeddings.files), about=json.dumps(about))
     else:
@@ -277,12 +300,12 @@ def load_embeddings(path: str | Path) -> FileEmbeddings:
         raise FileNotFoundError(f"`path` {str(path)!r} does not exist. Write it with `hf-audiolang embed`.")
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as stored:
-            return FileEmbeddings(
-                stored["files"].tolist(), stored["embeddings"], json.loads(str(stored["about"]))["model"]
-            )
-    with safe_open(path, framework="np") as stored:
-        about = stored.metadata()
-        return FileEmbeddings(json.loads(about["files"]), stored.get_tensor("embeddings"), about["model"])
+            files, embeds, about = stored["files"].tolist(), stored["embeddings"], json.loads(str(stored["about"]))
+    else:
+        with safe_open(path, framework="np") as stored:
+            embeds, about = stored.get_tensor("embeddings"), stored.metadata()
+        files = json.loads(about["files"])
+    return FileEmbeddings(files, embeds, about["model"], fingerprint=about.get("fingerprint", ""))
 
 
 def check_embedding_path(path: str | Path) -> None:
@@ -303,6 +326,17 @@ def _loaded(
             f"`processor` is missing beside a loaded {type(model).__name__}. Pass it too, or give the model's folder."
         )
     return model, processor
+
+
+def _check_same_model(gallery: FileEmbeddings, model: nn.Module) -> None:
+    """Refuses embeddings of another model: they may have the same width, but similarities would mean nothing."""
+    fingerprint = weights_fingerprint(model)
+    if gallery.fingerprint not in ("", fingerprint):
+        raise ValueError(
+            f"`files` holds embeddings of the model {gallery.model!r} with weights {gallery.fingerprint}, got the "
+            f"model {model.config._name_or_path!r} with weights {fingerprint}. Search with the model that made them, "
+            "or embed the files again."
+        )
 
 
 def _logit_scale(model: nn.Module) -> float | None:
@@ -343,4 +377,5 @@ __all__ = [
     "load_model",
     "save_embeddings",
     "search_files",
+    "weights_fingerprint",
 ]

@@ -57,18 +57,24 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
     """
     config, settings = model.config, content.settings
     is_synthetic = settings["train_data"] == "sound_scenes"
-    data_name = SYNTHETIC if is_synthetic else Path(str(settings["train_data"])).name
+    data_name = SYNTHETIC if is_synthetic else public_data_name(str(settings["train_data"]))
+    # Nobody but the owner of data and start weights can say under which licence a model made of them stands.
+    is_all_ours = is_synthetic and not settings.get("model") and not settings.get("text_model")
     name = Path(str(settings["output_dir"])).name
     card_data = ModelCardData(
         language="en",
-        license="apache-2.0",
+        license="apache-2.0" if is_all_ours else None,
         library_name="transformers",
         pipeline_tag="zero-shot-audio-classification",
         tags=["audio", "audio-language", "contrastive", config.model_type, "hf_audiolang"],
         model_name=name,
         eval_results=evaluation_metadata(content.report),
     )
-    weights = {part: getattr(config, f"{part}_weight") for part in ("contrastive", "masked", "caption")}
+    suffix = "_weight"
+    weights = {
+        name.removesuffix(suffix): value for name, value in config.to_dict().items() if name.endswith(suffix) and value
+    }
+    shown = {key: settings[key] for key in SHOWN_SETTINGS if settings.get(key) is not None} | {"train_data": data_name}
     card = ModelCard.from_template(
         card_data,
         template_str=find_template(config.model_type).read_text(encoding="utf-8"),
@@ -83,10 +89,10 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
         embedding_size=config.embedding_size,
         sampling_rate=processor.feature_extractor.sampling_rate,
         settings=settings,
-        shown_settings=[(key, settings[key]) for key in SHOWN_SETTINGS if settings.get(key) is not None],
+        shown_settings=list(shown.items()),
         num_steps=content.num_steps,
         audio_hours=f"{content.audio_seconds / 3600:.1f}",
-        losses=", ".join(f"{part} x {weight}" for part, weight in weights.items() if weight),
+        losses=", ".join(f"{part} x {weight}" for part, weight in weights.items()),
         table=content.table,
         package_version=version("hf-audiolang"),
     )
@@ -111,6 +117,12 @@ def evaluation_metadata(report: Mapping[str, object]) -> list[EvalResult]:
     ]
 
 
+def public_data_name(name: str) -> str:
+    """What a data set is called in public: a Hub id as it is, a folder on this machine by its last part alone."""
+    path = Path(name).expanduser()
+    return path.resolve().name if path.exists() or path.is_absolute() or name.startswith(("~", ".")) else name
+
+
 def find_template(model_type: str) -> Path:
     """The card's template, inside the installed package or at the top of the source tree.
 
@@ -126,4 +138,12 @@ def find_template(model_type: str) -> Path:
     )
 
 
-__all__ = ["CARD_METRICS", "SYNTHETIC", "CardContent", "evaluation_metadata", "find_template", "write_card"]
+__all__ = [
+    "CARD_METRICS",
+    "SYNTHETIC",
+    "CardContent",
+    "evaluation_metadata",
+    "find_template",
+    "public_data_name",
+    "write_card",
+]

@@ -1,5 +1,6 @@
 """The command on real files with a tiny model: answers, exit codes, and one clear line for each bad input."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -222,6 +223,20 @@ def test_embeddings_of_another_width_are_refused(loaded):
         save_embeddings(other, "x.bin")
     with pytest.raises(ValueError, match="`processor` is missing beside a loaded SlapModel"):
         embed_files(["x.wav"], loaded[0])
+
+
+def test_embeddings_of_another_model_of_the_same_width_are_refused(loaded, sounds, tmp_path):
+    model, processor = loaded
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.text_model.parameters():  # one tower trained on: the other's weights are the same
+            parameter.mul_(1.001)
+    for suffix in (".npz", ".safetensors"):
+        save_embeddings(embed_files([sounds / "long.wav"], model, processor), tmp_path / f"sounds{suffix}")
+        stored = load_embeddings(tmp_path / f"sounds{suffix}")
+        assert search_files("rain", stored, copy.deepcopy(model), processor).hits[0]  # the same weights elsewhere
+        with pytest.raises(ValueError, match=r"`files` holds embeddings of the model .* got the model .* Search with"):
+            search_files("rain", stored, other, processor)
 
 
 def test_the_command_line_itself_imports_nothing_heavy():

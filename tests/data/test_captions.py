@@ -8,8 +8,9 @@ from data_helpers import RATE, tone, write_sound
 
 from hf_audiolang.data import captions as captions_module
 from hf_audiolang.data.audio_io import record_waveform
-from hf_audiolang.data.captions import check_dataset, load_captions, split_held_out
-from hf_audiolang.data.records import Record, TooManyBadExamples
+from hf_audiolang.data.captions import load_captions, split_held_out
+from hf_audiolang.data.captions_datasets import TableRecords
+from hf_audiolang.data.records import Record, RecordSubset, TooManyBadExamples, dataset_captions
 
 datasets = pytest.importorskip("datasets")
 
@@ -263,6 +264,15 @@ def test_rows_with_one_sound_are_merged_and_namesakes_are_not(folder, tmp_path):
     assert len({record.id for record in dataset}) == 3
 
 
+def test_captions_of_a_table_are_known_without_reading_its_sounds(folder, tmp_path, monkeypatch):
+    _table(folder, _names(4), [["one", "uno"], ["two"], ["three"], ["four"]]).save_to_disk(tmp_path / "table")
+    dataset = load_captions(tmp_path / "table")
+    monkeypatch.setattr(TableRecords, "__getitem__", lambda self, index: pytest.fail("read a sound"))
+    assert list(dataset_captions(dataset)) == [("one", "uno"), ("two",), ("three",), ("four",)]
+    kept = RecordSubset(dataset, [2, 0])
+    assert list(dataset_captions(kept)) == [("three",), ("one", "uno")]
+
+
 def test_a_table_of_paths_is_read_from_its_folder(folder, tmp_path):
     def save(names):
         table = datasets.Dataset.from_dict({"file_name": names, "caption": ["a sound"] * len(names)})
@@ -307,31 +317,6 @@ def test_only_so_many_headers_are_opened(folder, monkeypatch):
     dataset = load_captions(folder, max_header_checks=4)
     assert (len(opened), len(dataset)) == (4, 30)
     assert [record.duration is None for record in dataset] == [False] * 4 + [True] * 26
-
-
-def test_check_dataset_reports_records_of_any_origin(folder):
-    wave = np.float32([0.1, 0.2])
-    good = [Record(f"g{n}", folder / f"s{n:02}.wav", captions=("x",)) for n in range(20)]
-    bad = {
-        "no caption": Record("b", wave, sampling_rate=RATE),
-        "an empty caption": Record("b", wave, sampling_rate=RATE, captions=("x", " ")),
-        "does not exist": Record("b", folder / "gone.wav", captions=("x",)),
-        "NaN or infinite": Record("b", wave * np.nan, sampling_rate=RATE, captions=("x",)),
-        "no audio": Record("b", None, captions=("x",)),
-    }
-    for message, record in bad.items():
-        checked = check_dataset([*good, record])
-        assert [record.id for record in checked] == [f"g{n}" for n in range(20)]
-        assert "record 20 (`b`)" in checked.skipped[0]
-        assert message in checked.skipped[0]
-        with pytest.raises(ValueError, match=r"record 20 \(`b`\)"):
-            check_dataset([*good, record], on_bad_example="error")
-        with pytest.raises(TooManyBadExamples, match="1 of 19"):
-            check_dataset([*good[:18], record])
-    assert checked[3].duration == pytest.approx(0.13)
-    assert len(check_dataset([Record("b", wave, sampling_rate=RATE)], needs_captions=False)) == 1
-    with pytest.raises(ValueError, match="0 records"):
-        check_dataset([])
 
 
 def _records(count, start=0):

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from hf_audiolang.data.records import Record, RecordSubset, RecordView, find_caption_columns, record_ids
+from hf_audiolang.data.records import (
+    Record,
+    RecordSubset,
+    RecordView,
+    dataset_captions,
+    find_caption_columns,
+    record_ids,
+)
+from hf_audiolang.data.sound_scenes import SoundScenes
 
 WAVE = np.linspace(-0.5, 0.5, 7, dtype=np.float32)
 
@@ -129,3 +137,19 @@ def test_a_subset_keeps_order_and_adds_durations_only_where_unknown():
     assert record_ids(RecordSubset(subset, [1])) == ["b"]
     assert pickle.loads(pickle.dumps(subset))[0] == subset[0]
     assert subset.skipped == ["`a`: gone"]
+
+
+def test_captions_of_scenes_are_read_without_rendering_them(monkeypatch):
+    view = RecordView(SoundScenes("train", 7, duration=(1.0, 1.5), n_events=(1, 2)))
+    expected = [record.captions for record in view]
+    assert len(set(expected)) == 7  # control: each scene has its own
+    monkeypatch.setattr(SoundScenes, "render", lambda self, index: pytest.fail("rendered"))
+    assert list(dataset_captions(view)) == expected
+    assert list(dataset_captions(RecordSubset(RecordSubset(view, [5, 0, 2]), [2, 0]))) == [expected[2], expected[5]]
+
+
+def test_captions_of_any_other_data_set_are_read_from_its_records():
+    records = [Record(id=name, audio=None, captions=(name, f"a {name}")) for name in ("horn", "bell", "door")]
+    assert list(dataset_captions(records)) == [("horn", "a horn"), ("bell", "a bell"), ("door", "a door")]
+    rows = [{"audio": None, "words": " one "}, {"audio": None, "words": ["two", "three"]}]
+    assert list(dataset_captions(RecordView(rows, caption_column="words"))) == [("one",), ("two", "three")]

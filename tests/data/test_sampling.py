@@ -7,7 +7,7 @@ from hf_audiolang.data.collate import BadExampleError, Collator
 from hf_audiolang.data.records import Record, TooManyBadExamples
 from hf_audiolang.data.sampling import BadExampleLog, EpochSampler, TrainDataset, build_train_loader
 
-NUMBERS = ("audio_seconds", "padding_waste", "skipped")
+NUMBERS = ("audio_seconds", "skipped")
 
 
 def _records(count, bad=(), empty=()):
@@ -56,15 +56,6 @@ def test_an_epoch_visits_every_clip_once_and_the_next_in_another_order():
     assert sampler.locate(20) == (2, 2)
     with pytest.raises(IndexError, match="`step` 9"):
         sampler.batch_indices(0, 9)
-
-
-def test_without_drop_last_every_clip_is_seen_and_none_twice_in_a_batch():
-    sampler = EpochSampler(47, 5, seed=0, drop_last=False)
-    batches = [sampler.batch_indices(0, step) for step in range(sampler.steps_per_epoch)]
-    assert len(batches) == 10
-    assert all(len(set(batch)) == 5 for batch in batches)
-    assert {index for batch in batches for index in batch} == set(range(47))
-    assert EpochSampler(45, 5, seed=0, drop_last=False).steps_per_epoch == 9
 
 
 def test_two_processes_see_the_clips_and_seeds_of_one():

@@ -6,8 +6,9 @@ import torch
 from evaluation_fakes import SAMPLING_RATE, TableModel, TableProcessor, record, unit, waveform
 
 from hf_audiolang.data.audio_io import AudioError
-from hf_audiolang.data.records import Record
+from hf_audiolang.data.records import Record, RecordSubset, TooManyBadExamples
 from hf_audiolang.evaluation.embed import AudioOptions, embed_audio, embed_records, embed_texts
+from hf_audiolang.evaluation.frames import embed_frames
 
 TABLE = unit(40, 7, seed=0)
 
@@ -73,7 +74,8 @@ def test_bad_clips_are_left_out_and_named_or_raise(model, tmp_path):
         Record(id="text.wav", audio=tmp_path / "text.wav"),
         record(7),
     ]
-    found = embed_records(model, TableProcessor(), records)
+    any_share = AudioOptions(max_bad_fraction=1.0)
+    found = embed_records(model, TableProcessor(), records, options=any_share)
     np.testing.assert_allclose(found.embeds, TABLE[[4, 7]], atol=1e-6)
     assert list(found.indices) == [0, 3]
     assert found.records[0].captions == ("a caption",)
@@ -84,7 +86,26 @@ def test_bad_clips_are_left_out_and_named_or_raise(model, tmp_path):
     with pytest.raises(AudioError, match="broken"):
         embed_audio(model, TableProcessor(), records)
     with pytest.raises(ValueError, match=r"no readable clip, got 2 records.*The first problem: broken"):
-        embed_records(model, TableProcessor(), records[1:3])
+        embed_records(model, TableProcessor(), records[1:3], options=any_share)
+
+
+def test_more_than_five_percent_unreadable_clips_stop_an_evaluation(model):
+    def records(num_bad):
+        bad = [Record(id=f"bad {n}", audio=None) for n in range(num_bad)]
+        return [record(n, 0.1) for n in range(40)][num_bad:] + bad
+
+    found = embed_records(model, TableProcessor(), records(2))
+    assert (len(found.embeds), len(found.skipped)) == (38, 2)
+    message = r"40 clips, of which at least 3 cannot be read, more than 5%\. Repair(.|\n)*bad 0(.|\n)*bad 2"
+    with pytest.raises(TooManyBadExamples, match=message):
+        embed_records(model, TableProcessor(), records(3))
+    with pytest.raises(TooManyBadExamples, match="at least 3"):
+        embed_frames(model, TableProcessor(), records(3))
+    assert len(embed_records(model, TableProcessor(), records(1)[-5:]).skipped) == 1  # one alone stops nothing
+    with pytest.raises(TooManyBadExamples, match="5 clips, of which at least 2"):
+        embed_records(model, TableProcessor(), records(2)[-5:])
+    before = RecordSubset(records(2), range(40), skipped=["`x`: gone", "`y`: gone"])  # judged when it was loaded
+    assert len(embed_records(model, TableProcessor(), before).skipped) == 4
 
 
 def test_equal_texts_are_computed_once_and_rows_follow_the_texts(model):
@@ -124,3 +145,5 @@ def test_unknown_rules_and_sizes_are_refused():
         AudioOptions(on_bad_example="ignore")
     with pytest.raises(ValueError, match="`batch_seconds` must be positive, got 0"):
         AudioOptions(batch_seconds=0)
+    with pytest.raises(ValueError, match=r"`max_bad_fraction` must lie in \[0, 1\], got 5"):
+        AudioOptions(max_bad_fraction=5)

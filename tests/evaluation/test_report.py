@@ -157,6 +157,14 @@ def evaluate_script():
     return module
 
 
+def test_the_script_writes_beside_a_folder_and_under_the_last_part_of_a_hub_id(evaluate_script, tmp_path, monkeypatch):
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    assert evaluate_script.default_output_dir(str(tmp_path / "run" / "model")) == tmp_path / "run" / "evaluation"
+    assert evaluate_script.default_output_dir("owner/slap-base") == Path("evaluation/slap-base")
+    monkeypatch.chdir(tmp_path)
+    assert evaluate_script.default_output_dir("run/model") == Path("run/evaluation")  # a folder wins
+
+
 def test_the_script_evaluates_a_folder_and_the_embedded_data(system, evaluate_script, tmp_path, capsys):
     model, processor = system
     model.save_pretrained(tmp_path / "run" / "model")

@@ -645,3 +645,15 @@ def test_bad_files_are_refused_by_name(tmp_path):
     soundfile.write(tmp_path / "nan.wav", np.array([0.1, np.nan] * 400, dtype=np.float32), 16000, subtype="FLOAT")
     with pytest.raises(ValueError, match=r"nan\.wav' holds 400 NaN"):
         features(extractor, [tmp_path / "nan.wav"])
+
+
+@pytest.mark.parametrize("name", ["cut.wav", "cut.aiff", "cut.ogg", "cut.mp3"])
+def test_a_truncated_file_is_refused_by_name(tmp_path, name):
+    extractor = LogMelFeatureExtractor()
+    soundfile.write(tmp_path / name, sound("noise", 48000), 16000)
+    whole = (tmp_path / name).read_bytes()
+    features(extractor, tmp_path / name)  # control: it can be read before it is cut
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    for source in (tmp_path / name, {"bytes": whole[: len(whole) // 2], "path": name}):
+        with pytest.raises(ValueError, match=r"cut\.\w+' is truncated.*got \d+ samples\. Copy it again"):
+            features(extractor, source)

@@ -9,7 +9,7 @@ from transformers import AutoModel, ModernBertConfig
 
 from hf_audiolang import LogMelFeatureExtractor, SlapConfig
 from hf_audiolang.data import Record
-from hf_audiolang.training.build import build_model, build_processor, fit_vocabulary, plan_batches
+from hf_audiolang.training.build import _waveforms, build_model, build_processor, fit_vocabulary, plan_batches
 from hf_audiolang.training.config import load_run_config
 from hf_audiolang.training.devices import choose_precision, num_available_cores, set_threads
 from hf_audiolang.training.objectives import override_objective
@@ -124,6 +124,28 @@ def test_epochs_become_steps_and_a_batch_never_exceeds_the_data():
     assert (sampler.batch_size, num_steps) == (19, 1)
     with pytest.raises(ValueError, match="Lower `batch_size`, or add data"):
         plan_batches(config, range(1), accelerator)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--warmup_steps", "10"], r"`warmup_steps` is 10 but the run has 10 step\(s\) on 19 clips.*Lower"),
+        (["--export", "best", "--eval_steps", "11"], r"`export` is 'best' but `eval_steps` is 11 and the run has 10"),
+    ],
+)
+def test_epochs_that_are_too_few_steps_are_refused(arguments, message):
+    accelerator = SimpleNamespace(process_index=0, num_processes=1)
+    config = load_run_config(["--model_config", "x", "--num_epochs", "2.5", "--batch_size", "4", *arguments])
+    with pytest.raises(ValueError, match=message):
+        plan_batches(config, range(19), accelerator)
+    plan_batches(config, range(23), accelerator)  # control: 12.5 batches
+
+
+def test_the_clips_that_are_measured_spread_over_all_of_the_data(monkeypatch):
+    monkeypatch.setattr("hf_audiolang.training.build.MAX_MEASURED_CLIPS", 4)
+    clips = [Record(str(n), np.full(50, n / 10, dtype=np.float32), 16000) for n in range(7)]
+    assert [round(float(clip[0]) * 10) for clip in _waveforms(clips, 16000, 1.0)] == [0, 1, 3, 5]
+    assert len(list(_waveforms(clips[:3], 16000, 1.0))) == 3
 
 
 def test_automatic_precision_takes_bf16_only_where_it_gains(monkeypatch):

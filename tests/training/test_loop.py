@@ -1,7 +1,9 @@
+import contextlib
 import gc
 import json
 import math
 import os
+import pickle
 import random
 import signal
 import socket
@@ -12,8 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_run import ToyModel, run_toy, toy_config, toy_loader
+from toy_run import ToyModel, run_slap, run_toy, toy_config, toy_loader
 
+from hf_audiolang.data import AudioError, BadExampleError, TooManyBadExamples
 from hf_audiolang.training import checkpoint as checkpoint_module
 from hf_audiolang.training.checkpoint import find_last_checkpoint, read_progress
 from hf_audiolang.training.log import LOG_FILE, read_log
@@ -21,7 +24,7 @@ from hf_audiolang.training.log import LOG_FILE, read_log
 SCRIPT = Path(__file__).with_name("toy_run.py")
 
 
-def assert_equal_models(first: ToyModel, second: ToyModel) -> None:
+def assert_equal_models(first: torch.nn.Module, second: torch.nn.Module) -> None:
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
 
@@ -94,7 +97,7 @@ def test_resuming_after_a_failure_equals_the_uninterrupted_run_to_the_bit(uninte
     torch.rand(3)  # whatever happens in between must not matter
     resumed, result = run_toy(toy_config(tmp_path, "--resume"))
     assert_equal_models(model, resumed)
-    assert resumed.seen_progress[0][0] == stop_after // 2 * 2
+    assert resumed.seen_progress[0][0] == stop_after  # not the last multiple of `save_steps`: no step is lost
     assert read_log(tmp_path / LOG_FILE) == log
     assert result.progress.bad_examples == ["`bad_4.wav` is empty"]
 
@@ -125,6 +128,27 @@ def test_kill_nine_at_a_random_moment_loses_nothing(uninterrupted, tmp_path):
     assert read_log(tmp_path / LOG_FILE) == log
 
 
+def test_kill_nine_at_a_random_step_loses_nothing_of_a_slap_either(tmp_path):
+    step = random.Random(2027).randrange(3, 9)
+    command = [sys.executable, str(SCRIPT), str(tmp_path / "parts"), "--slap", "--kill_at", str(step)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert steps_in(tmp_path / "parts") == [step // 2 * 2]
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the killed process had
+    try:
+        resumed, _ = run_slap(toy_config(tmp_path / "parts", "--resume"))
+        whole, _ = run_slap(toy_config(tmp_path / "whole"))
+    finally:
+        torch.set_num_threads(num_threads)
+    logs = [read_log(tmp_path / name / LOG_FILE) for name in ("whole", "parts")]
+    assert logs[0] == logs[1]
+    assert [line["step"] for line in logs[0]] == list(range(1, 10))
+    assert len({line["masked"] for line in logs[0]}) == 9
+    assert_equal_models(whole, resumed)
+
+
 @pytest.mark.parametrize("moment", ["save_state", "_flush_to_disk", "rename", "_remove_others"])
 def test_dying_while_a_checkpoint_is_written_leaves_a_complete_one(uninterrupted, tmp_path, monkeypatch, moment):
     class Death(BaseException):
@@ -134,7 +158,7 @@ def test_dying_while_a_checkpoint_is_written_leaves_a_complete_one(uninterrupted
 
     def die(*arguments, **options):
         calls.append(arguments)
-        if len(calls) > {"save_state": 1, "_flush_to_disk": 12, "rename": 1, "_remove_others": 1}[moment]:
+        if len(calls) > {"save_state": 1, "_flush_to_disk": 9, "rename": 1, "_remove_others": 1}[moment]:
             raise Death
         return original(*arguments, **options)
 
@@ -261,6 +285,75 @@ def test_resuming_with_accumulation_takes_up_the_right_batch(tmp_path):
         run_toy(short, batches=(batch for _, batch in zip(range(5), toy_loader(0, 6), strict=False)))
     resumed, _ = run_toy(toy_config(tmp_path / "parts", *arguments, "--resume"))
     assert_equal_models(model, resumed)
+    assert resumed.seen_progress[0][0] == 2
+
+
+@pytest.mark.parametrize("kind", [AudioError, BadExampleError, TooManyBadExamples, RuntimeError])
+def test_an_error_of_the_data_in_the_middle_of_a_step_keeps_every_step_done(tmp_path, kind):
+    arguments = ("--gradient_accumulation_steps", "2", "--max_steps", "5", "--save_steps", "0")
+    model, _ = run_toy(toy_config(tmp_path / "whole", *arguments))
+
+    def broken_batches():
+        for number, batch in enumerate(toy_loader(0, 6)):
+            if number == 7:  # the second batch of the fourth step
+                raise kind("the data are bad")
+            yield batch
+
+    with pytest.raises(kind, match="the data are bad"):
+        run_toy(toy_config(tmp_path / "parts", *arguments), batches=broken_batches())
+    assert steps_in(tmp_path / "parts") == [3]
+    resumed, _ = run_toy(toy_config(tmp_path / "parts", *arguments, "--resume"))
+    assert_equal_models(model, resumed)
+
+
+def test_a_signal_saves_at_once_and_leaves_a_due_evaluation_out(tmp_path):
+    def batches():
+        for count, batch in enumerate(toy_loader(0, 6)):
+            if count == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    evaluated = []
+
+    def validate(model):
+        evaluated.append(len(model.losses))
+        return {"text_to_audio/R@10": 0.5}
+
+    _, result = run_toy(toy_config(tmp_path, "--eval_steps", "2"), batches=batches(), evaluate_model=validate)
+    assert (result.progress.step, result.signal_number) == (4, signal.SIGTERM)
+    assert evaluated == [2]  # not at step 4
+    assert steps_in(tmp_path) == [2, 4]
+
+
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["custom_checkpoint_0.pkl", "optimizer.bin", "random_states_0.pkl", "scheduler.bin"])
+def test_resuming_never_runs_what_a_pickle_in_the_checkpoint_says(tmp_path, name):
+    run_toy(toy_config(tmp_path))
+    path, trace = find_last_checkpoint(tmp_path / "checkpoints") / name, tmp_path / "executed"
+    torch.save({"state": Evil(trace), "last_epoch": 9}, path)
+    torch.load(path, weights_only=False)
+    assert trace.exists()  # the pickle is dangerous indeed
+    trace.unlink()
+    with contextlib.suppress(RuntimeError, pickle.UnpicklingError):  # refused or not read at all
+        run_toy(toy_config(tmp_path, "--resume"))
+    assert not trace.exists()
+
+
+def test_a_checkpoint_without_the_schedule_is_refused(tmp_path):
+    run_toy(toy_config(tmp_path))
+    path = find_last_checkpoint(tmp_path / "checkpoints") / "progress.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schedule": {"last_epoch": 9}}))
+    with pytest.raises(ValueError, match=r"lacks \['base_lrs', '_step_count', '_last_lr'\].*--overwrite"):
+        run_toy(toy_config(tmp_path, "--resume"))
 
 
 @pytest.mark.parametrize("spoiled", [3, 5])

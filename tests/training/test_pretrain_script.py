@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import re
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from test_loop import free_port
+from torch.utils.data import DataLoader
+
+from hf_audiolang.data import BadExampleError
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = "training_scripts/pretrain.py"
@@ -29,6 +33,30 @@ def test_a_wrong_key_ends_with_one_line_and_no_traceback():
     )
 
 
+class WorkersError:
+    """A data set whose only item is an error of the data, as training sees them."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise BadExampleError("`a.wav` is empty.\nRemove it.")
+
+
+@pytest.mark.multiprocess
+def test_an_error_in_a_data_worker_ends_with_its_message_alone(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "training_scripts"))
+    script = importlib.import_module("pretrain")
+    loader = DataLoader(WorkersError(), batch_size=None, num_workers=1, multiprocessing_context="fork")
+    monkeypatch.setattr(script, "load_run_config", list)
+    monkeypatch.setattr(script, "pretrain", lambda config: next(iter(loader)))
+    assert script.main([]) == 2
+    assert capsys.readouterr().err == "pretrain.py: `a.wav` is empty.\nRemove it.\n"
+    monkeypatch.setattr(script, "pretrain", lambda config: int("a bug"))
+    with pytest.raises(ValueError, match="invalid literal"):  # control: not meant for the user
+        script.main([])
+
+
 @pytest.mark.slow
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("processes", [1, 2])
@@ -44,7 +72,7 @@ def test_the_readme_command_trains_prints_the_table_and_uses_all_cores(tmp_path,
     if processes == 1:
         assert facts["num_threads"] == len(os.sched_getaffinity(0))
     assert done.stdout.count("| zero-shot accuracy |") == 1  # the first process alone speaks
-    commands = re.findall(r"^    (hf-audiolang|python) (\S+)", done.stdout, flags=re.MULTILINE)
+    commands = re.findall(r"^    (?:\S*/)?(hf-audiolang|python) (\S+)", done.stdout, flags=re.MULTILINE)
     assert commands == [
         ("hf-audiolang", "classify"),
         ("hf-audiolang", "search"),

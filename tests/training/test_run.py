@@ -1,7 +1,9 @@
 import json
 import os
+import shlex
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,14 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 
 from hf_audiolang import LogMelFeatureExtractor
-from hf_audiolang.data import TooManyBadExamples
+from hf_audiolang.data import Record, TooManyBadExamples
+from hf_audiolang.data.captions import split_held_out
+from hf_audiolang.data.registry import build_dataset
 from hf_audiolang.models.modeling_slap import SlapForPreTraining
 from hf_audiolang.training import load_run_config, next_commands, pretrain
-from hf_audiolang.training.build import SMOKE_SIZES
+from hf_audiolang.training.build import SMOKE_SIZES, build_datasets
 from hf_audiolang.training.checkpoint import find_last_checkpoint
+from hf_audiolang.training.finish import readable_clips
 from hf_audiolang.training.log import LOG_FILE, read_log
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,13 +178,16 @@ def test_a_folder_of_ones_own_sounds_trains_evaluates_and_exports(tmp_path, tiny
     folder = tmp_path / "run"
     assert "`batch_size` is 64" in caplog.text
     record = result.report["records"][0]
-    assert record["data"] == f"held-out part of {sound_folder}"
+    assert record["data"] == f"held-out part of {sound_folder.name}"
+    for path in ("metrics.json", "metrics.md", "model/README.md"):
+        assert str(sound_folder) not in (folder / path).read_text()  # a private path
     assert 1 <= record["num_clips"] <= 10
     assert set(result.report["chance"]) >= {"text_to_audio/R@1", "audio_to_text/R@10"}
     assert AutoModel.from_pretrained(folder / "model").config.model_type == "slap"
     assert (folder / "figures" / "scene.png").stat().st_size > 10_000
     card = ModelCard.load(folder / "model" / "README.md")
     assert "synthetic" not in card.text
+    assert card.data.license is None
     assert all(soundfile.info(path).samplerate == 16000 for path in result.examples)
     assert len(result.examples) == min(8, record["num_clips"])
     assert not (folder / "bad_examples.txt").exists()
@@ -192,17 +200,74 @@ def test_a_bad_file_is_left_out_and_counted_or_stops_the_run(tmp_path, tiny_conf
     shutil.copytree(sound_folder, folder)
     spoiled = np.full(16000, np.nan, dtype=np.float32)
     soundfile.write(folder / "sound_15.wav", spoiled, 16000, subtype="FLOAT")  # its header is fine
+    held_out = split_held_out(build_dataset(str(folder), "train"))[1]
+    assert "sound_15.wav" not in held_out.ids
+    (folder / held_out.ids[0]).unlink()
+    soundfile.write(folder / held_out.ids[0], spoiled, 16000, subtype="FLOAT", format="WAV")
     arguments = ("--train_data", str(folder), "--batch_size", "24", "--max_steps", "2", "--save_steps", "1")
     result = run(tmp_path, tiny_config, *arguments)
     (message,) = result.progress.bad_examples
     assert "sound_15.wav" in message
     assert (tmp_path / "run" / "bad_examples.txt").read_text() == f"{message}\n"
+    assert len(result.examples) == len(held_out) - 1
+    assert (tmp_path / "run" / "figures" / "scene.png").is_file()  # of another clip than the first
     with pytest.raises(ValueError, match=r"sound_15\.wav"):
         run(tmp_path / "strict", tiny_config, *arguments, "--on_bad_example", "error")
     for number in range(0, 15, 3):
         (folder / f"sound_{number:02d}.wav").write_bytes(b"no sound")
     with pytest.raises(TooManyBadExamples, match="more than 5%"):
         run(tmp_path / "many", tiny_config, *arguments)
+
+
+def test_what_only_the_end_of_a_run_would_notice_is_refused_before_data_are_made(tmp_path, tiny_config, monkeypatch):
+    monkeypatch.setattr("hf_audiolang.training.run.build_datasets", lambda *a: pytest.fail("data were made"))
+    with pytest.raises(ValueError, match=r"`num_events` \[1, 1\].* the final test cannot be made: .*'test' needs"):
+        run(tmp_path, tiny_config, "--num_events", "1", "1")
+    arguments = ["--model", tiny_config, "--output_dir", str(tmp_path / "x"), "--max_steps", "4"]
+    with pytest.raises(FileNotFoundError, match=r"`model` '.*' has no weights \(model.safetensors\).*--model_config"):
+        pretrain(load_run_config(arguments))
+
+
+def test_ones_own_sounds_can_be_tested_on_the_scenes(tmp_path, tiny_config, sound_folder):
+    arguments = ("--train_data", str(sound_folder), "--eval_data", "sound_scenes", "--batch_size", "10")
+    config = load_run_config(["--model_config", tiny_config, "--max_steps", "1", *arguments, "--eval_size", "3"])
+    train, held_out = build_datasets(config, 16000)
+    assert (len(train), held_out) == (30, None)  # nothing is held out of the own data
+    config.eval.eval_steps = 1
+    config.data.max_seconds, config.data.min_seconds = 1.5, 1.0
+    assert build_datasets(config, 16000)[1][0].id.startswith("scenes-v1-validation")
+    result = run(tmp_path, tiny_config, "--max_steps", "1", *arguments)
+    assert result.report["records"][0]["data"] == "synthetic-scenes v1 zero_shot"
+
+
+def test_a_damaged_held_out_file_does_not_take_the_end_of_a_run_away(tmp_path, caplog):
+    clips = [Record(str(n), np.full(800, 0.1 * n, dtype=np.float32), 16000, captions=("a",)) for n in range(5)]
+    clips[0] = replace(clips[0], audio=np.full(800, np.nan, dtype=np.float32))
+    clips[2] = replace(clips[2], audio=str(tmp_path / "gone.wav"), sampling_rate=None)
+    assert [clip.id for clip in readable_clips(clips, 2, 16000)] == ["1", "3"]
+    assert [clip.id for clip in readable_clips(clips, 8, 16000)] == ["1", "3", "4"]
+    assert "No example of 2" in caplog.text
+    assert "hf-audiolang classify SOUND.wav --labels 'a sound'" in next_commands(tmp_path, [], [])[0]
+
+
+def test_the_printed_commands_name_programs_that_the_shell_finds(tmp_path, monkeypatch):
+    folder = tmp_path / "my env" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "hf-audiolang").touch(mode=0o755)
+    monkeypatch.setattr("sys.executable", str(folder / "python"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/usr/bin")
+    commands = next_commands(Path("runs/x"), [Path("runs/x/examples/a.wav")], ["rain"])
+    assert [shlex.split(command)[0] for command in commands] == [
+        "my env/bin/hf-audiolang",
+        "my env/bin/hf-audiolang",
+        "my env/bin/python",
+    ]
+    monkeypatch.setenv("PATH", str(folder))
+    assert next_commands(Path("runs/x"), [], ["rain"])[0].startswith("hf-audiolang classify")
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.chdir(folder)
+    assert shlex.split(next_commands(Path("runs/x"), [], ["rain"])[0])[0] == "./hf-audiolang"
 
 
 def test_wrong_data_and_models_are_refused_before_training(tmp_path, tiny_config, sound_folder, monkeypatch):
@@ -217,28 +282,39 @@ def test_wrong_data_and_models_are_refused_before_training(tmp_path, tiny_config
         run(tmp_path / "d", tiny_config, "--tokenizer", "no/tokenizer")
 
 
-def test_a_folder_with_a_run_is_not_overwritten_by_accident(tmp_path, tiny_config, caplog):
+def test_a_folder_with_a_run_is_not_overwritten_by_accident(tmp_path, tiny_config):
     run(tmp_path, tiny_config, "--max_steps", "1")
     with pytest.raises(FileExistsError, match=r"already holds a run.*--resume.*--overwrite"):
         run(tmp_path, tiny_config)
-    assert "other settings" not in caplog.text
-    run(tmp_path, tiny_config, "--max_steps", "2", "--resume", "--learning_rate", "2e-3", "--log_steps", "5")
-    assert "learning_rate: 0.001 -> 0.002" in caplog.text
-    assert "log_steps" not in caplog.text
+    changes = ("--resume", "--learning_rate", "2e-3", "--log_steps", "5")
+    message = r"`resume` with other settings.*\(max_steps: 1 -> 2; learning_rate: 0.001 -> 0.002\).*--overwrite"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, tiny_config, "--max_steps", "2", *changes)
+    old = [
+        tmp_path / "run" / name for name in ("examples/old.wav", "figures/old.png", "model/old", "bad_examples.txt")
+    ]
+    for path in old:
+        path.touch()
+    run(tmp_path, tiny_config, "--max_steps", "1", "--resume", "--log_steps", "5")
+    assert all(path.exists() for path in old)
     run(tmp_path, tiny_config, "--max_steps", "1", "--overwrite")
     assert [line["step"] for line in read_log(tmp_path / "run" / LOG_FILE)] == [1]
+    assert not any(path.exists() for path in old)
 
 
-def test_a_continued_run_keeps_its_vocabulary_and_statistics_though_the_data_grew(tmp_path, tiny_config):
+def test_only_a_run_that_continues_a_checkpoint_keeps_the_processor_of_its_folder(tmp_path, tiny_config, monkeypatch):
+    monkeypatch.setattr("hf_audiolang.training.run._finish", lambda run, *rest: run)
+    path = tmp_path / "run" / "processor"
     run(tmp_path, tiny_config, "--max_steps", "1")
-    first = AutoProcessor.from_pretrained(tmp_path / "run" / "model")
-    run(tmp_path, tiny_config, "--max_steps", "2", "--resume", "--train_size", "16")
-    second = AutoProcessor.from_pretrained(tmp_path / "run" / "model")
-    assert second.feature_extractor.to_dict() == first.feature_extractor.to_dict()
-    assert second.tokenizer.get_vocab() == first.tokenizer.get_vocab()
-    run(tmp_path, tiny_config, "--max_steps", "1", "--overwrite", "--train_size", "16")
-    anew = AutoProcessor.from_pretrained(tmp_path / "run" / "model")
-    assert anew.feature_extractor.mean != first.feature_extractor.mean
+    measured = AutoProcessor.from_pretrained(path).feature_extractor.mean
+    other = AutoProcessor.from_pretrained(path)
+    other.feature_extractor.set_statistics(-1.25, 3.0)
+    other.save_pretrained(path)
+    run(tmp_path, tiny_config, "--max_steps", "1", "--resume")
+    assert AutoProcessor.from_pretrained(path).feature_extractor.mean == -1.25
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # what a run leaves that died before its first checkpoint
+    run(tmp_path, tiny_config, "--max_steps", "1", "--resume")
+    assert AutoProcessor.from_pretrained(path).feature_extractor.mean == measured
 
 
 def test_the_best_weights_are_exported_when_asked_for(tmp_path, tiny_config, monkeypatch):

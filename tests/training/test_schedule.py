@@ -1,7 +1,9 @@
+import json
+
 import pytest
 import torch
 
-from hf_audiolang.training.schedule import build_lr_schedule, ema_decay
+from hf_audiolang.training.schedule import build_lr_schedule, ema_decay, restore_schedule, schedule_state
 
 
 def rates(num_steps: int, **options) -> list[float]:
@@ -35,3 +37,22 @@ def test_ema_decay_starts_crosses_the_middle_and_ends_as_stated():
     assert ema_decay(120, 240, 0.96, 1.0) == pytest.approx(0.98)
     assert ema_decay(240, 240, 0.96, 1.0) == 1.0
     assert ema_decay(60, 240, 0.994, 1.0) == pytest.approx(1 - 0.006 * (1 + 2**-0.5) / 2)
+
+
+def test_a_schedule_goes_on_from_json_to_the_bit():
+    optimizers = [torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1) for _ in range(2)]
+    first, second = (build_lr_schedule(o, warmup_steps=3, num_steps=11, end_ratio=0.07) for o in optimizers)
+    for _ in range(6):
+        optimizers[0].step()
+        first.step()
+    restore_schedule(second, json.loads(json.dumps(schedule_state(first))))
+    optimizers[1].load_state_dict(optimizers[0].state_dict())
+    assert second.get_last_lr() == first.get_last_lr() != [0.1]
+    for _ in range(5):
+        for optimizer, schedule in zip(optimizers, (first, second), strict=True):
+            optimizer.step()
+            schedule.step()
+        assert second.get_last_lr() == first.get_last_lr()
+    assert second.state_dict()["_step_count"] == first.state_dict()["_step_count"]
+    with pytest.raises(ValueError, match=r"lacks \['base_lrs'"):
+        restore_schedule(second, {})

@@ -53,7 +53,11 @@ def test_keys_of_all_groups_are_distinct():
         (["--precision", "fp8"], r"--precision.*fp8"),
         (["--batch_size", "1"], r"`batch_size` must be at least 2, got 1"),
         (["--learning_rate", "0"], r"`learning_rate` must be above 0, got 0"),
-        (["--learning_rate", "nan"], r"`learning_rate` must be above 0, got nan"),
+        (["--learning_rate", "nan"], r"`learning_rate` must be a finite number, got nan"),
+        (["--learning_rate", "inf"], r"`learning_rate` must be a finite number, got inf"),
+        (["--adam_betas", "0.9", "nan"], r"`adam_betas` must be a finite number, got \[0.9, nan\]"),
+        (["--export", "best"], r"`export` is 'best' but `eval_steps` is 0.*`export: last`"),
+        (["--eval_data", "sound_scenes", "--train_data", "x", "--max_seconds", "1"], r"`min_seconds` is 2.0, above"),
         (["--ema_decay", "0.9"], r"`ema_decay` must be two numbers, got \[0.9\]"),
         (["--ema_decay", "0.9", "1.1"], r"`ema_decay` must be from 0 to 1, got \[0.9, 1.1\]"),
         (["--masking_ratio", "1.5"], r"`masking_ratio` must be from 0.01 to 0.99, got 1.5"),
@@ -116,6 +120,15 @@ def test_smoke_is_small_and_leaves_the_real_run_alone():
     assert config.data.train_size <= 32
     assert config.data.max_seconds <= 2
     load_run_config([*MINIMAL, "--smoke", "--warmup_steps", "2000"])  # a real run's warm-up does not stand in the way
+
+
+def test_the_length_of_scenes_does_not_bind_ones_own_clips():
+    config = load_run_config([*MINIMAL, "--train_data", "mine", "--max_seconds", "1.5"])
+    assert (config.uses_scenes, config.tests_on_scenes) == (False, False)
+    config = load_run_config([*MINIMAL, "--train_data", "mine", "--eval_data", "sound_scenes"])
+    assert (config.uses_scenes, config.tests_on_scenes) == (True, True)
+    config = load_run_config([*MINIMAL, "--eval_data", "mine"])
+    assert (config.uses_scenes, config.tests_on_scenes) == (True, False)
 
 
 def test_help_lists_every_key(capsys):

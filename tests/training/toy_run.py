@@ -3,8 +3,10 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +16,14 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import set_seed
 from torch import nn
 
+from hf_audiolang import SlapForPreTraining
 from hf_audiolang.models.losses_contrastive import contrastive_loss
 from hf_audiolang.models.losses_distributed import sum_over_processes, world_size
 from hf_audiolang.training.config import RunConfig, load_run_config
 from hf_audiolang.training.loop import TrainResult, train
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tiny import tiny_batch, tiny_slap_config
 
 NUM_FEATURES, VOCABULARY, WIDTH = 7, 20, 16
 
@@ -82,6 +88,25 @@ def toy_loader(start: int, batch_size: int, index: int = 0, count: int = 1):
         }
 
 
+def slap_loader(start: int, kill_at: int | None = None):
+    """Endless batches for the tiny SLAP; the process is killed when batch number `kill_at` is asked for."""
+    for number in range(start, 10**6):
+        if number == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield {**tiny_batch(tiny_slap_config(), seed=number), "audio_seconds": 1.95}
+
+
+def run_slap(config: RunConfig, kill_at: int | None = None) -> tuple[SlapForPreTraining, TrainResult]:
+    """Trains the tiny SLAP with all its losses on the CPU."""
+    AcceleratorState._reset_state(reset_partial_state=False)
+    GradientState._reset_state()
+    accelerator = Accelerator(cpu=True)
+    set_seed(config.train.seed)
+    model = SlapForPreTraining(tiny_slap_config())
+    make_loader = partial(slap_loader, kill_at=kill_at)
+    return model, train(model, make_loader, config, accelerator, num_steps=config.train.max_steps)
+
+
 def toy_config(output_dir: Path, *overrides: str) -> RunConfig:
     """A run of nine steps on batches of six with checkpoints every two steps."""
     defaults = ["--model_config", "toy", "--output_dir", str(output_dir), "--max_steps", "9", "--batch_size", "6"]
@@ -113,15 +138,20 @@ def run_toy(
 
 
 def main() -> None:
-    """`toy_run.py --slow S [--no_dropout] OVERRIDES...`: trains, writes `state.pt`, reports the processes."""
+    """`toy_run.py FOLDER [--slow S] [--no_dropout] [--slap [--kill_at STEP]] OVERRIDES...`; writes `state.pt`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--no_dropout", action="store_true")
+    parser.add_argument("--slap", action="store_true")
+    parser.add_argument("--kill_at", type=int)
     options, overrides = parser.parse_known_args()
     torch.set_num_threads(1)
     config = toy_config(options.output_dir, *overrides)
-    model, result = run_toy(config, dropout=0.0 if options.no_dropout else 0.2, slow_seconds=options.slow)
+    if options.slap:
+        model, result = run_slap(config, options.kill_at)
+    else:
+        model, result = run_toy(config, dropout=0.0 if options.no_dropout else 0.2, slow_seconds=options.slow)
     if int(os.environ.get("RANK", 0)) == 0:
         torch.save(model.state_dict(), options.output_dir / "state.pt")
         report = {"num_processes": result.progress.num_processes, "signal": result.signal_number}

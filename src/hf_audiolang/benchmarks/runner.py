@@ -114,7 +114,7 @@ def run_suite(
         ],
     }
     if json_path is not None:
-        Path(json_path).write_text(json.dumps(report, indent=2) + "\n")
+        Path(json_path).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 
@@ -230,7 +230,7 @@ def compare(before: str | Path, after: str | Path) -> list[dict]:
     Raises:
         ValueError: if the reports are of different suites.
     """
-    old, new = (json.loads(Path(path).read_text()) for path in (before, after))
+    old, new = (json.loads(Path(path).read_text(encoding="utf-8")) for path in (before, after))
     if old["suite"] != new["suite"]:
         raise ValueError(
             f"`before` and `after` must be reports of one suite, got {old['suite']!r} and {new['suite']!r}. Run the "

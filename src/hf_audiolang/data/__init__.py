@@ -3,7 +3,7 @@
 """Sounds and captions: one record form, the embedded data set, your own data, batches."""
 
 from .audio_io import AudioError, audio_info, load_audio, record_waveform
-from .captions import check_dataset, load_captions, split_held_out
+from .captions import load_captions, split_held_out
 from .collate import BadExampleError, Collator
 from .records import Record, RecordSubset, RecordView, TooManyBadExamples
 from .registry import build_dataset, register
@@ -32,7 +32,6 @@ __all__ = [
     "audio_info",
     "build_dataset",
     "build_train_loader",
-    "check_dataset",
     "load_audio",
     "load_captions",
     "record_waveform",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 import torch
+
+from hf_audiolang.models.feature_extraction_log_mel import is_cut_off
 
 from .records import Record
 
@@ -31,9 +32,7 @@ RESAMPLE_FILTER_WIDTH = 32
 
 CODEC_SUFFIXES = frozenset({".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mka", ".mov", ".wma", ".3gp", ".m4b", ".ac3"})
 _INTEGER_SCALE = {"int16": 2.0**15, "int32": 2.0**31}
-_STREAM_SIZE = 2**31 - 2**16  # writers that cannot seek back put a size near 2^31 or 2^32: not a truncated file
 _CODEC_SLACK_SECONDS = 0.25  # compressed containers round their length to packets
-_MP3_SLACK = 2 * 1152  # samples: an MP3 length without header is exact to about two frames
 
 
 class AudioError(ValueError):
@@ -231,21 +230,13 @@ def _open(source: str | Path | bytes, name: str) -> soundfile.SoundFile:
             f"`{name}` is not a readable sound file ({error.error_string}). "
             "Copy it again from its source, convert it to WAV or FLAC, or remove it."
         ) from error
-    if _is_truncated(file.extra_info):
+    if is_cut_off(file):
         file.close()
         raise AudioError(f"`{name}` is truncated: it ends before its header says. Copy it again from its source.")
     if file.frames <= 0:
         file.close()
         raise AudioError(f"`{name}` holds 0 samples. Remove it, or record it again.")
     return file
-
-
-def _is_truncated(header_log: str) -> bool:
-    """True if libsndfile's log shows a data chunk bigger than the file, or an Ogg stream without its end."""
-    if "without an End-Of-Stream" in header_log:
-        return True
-    sizes = re.findall(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", header_log, re.MULTILINE)
-    return any(int(actual) < int(stated) < _STREAM_SIZE for stated, actual in sizes)
 
 
 def _soundfile_read(
@@ -262,8 +253,7 @@ def _soundfile_read(
             raise AudioError(
                 f"`{name}` is truncated or damaged ({error.error_string}). Copy it again, or remove it."
             ) from error
-        allowed_gap = max(_MP3_SLACK, file.frames // 100) if file.format in ("MP3", "MPEG") else 0
-        if num_samples - len(samples) > allowed_gap:
+        if is_cut_off(file, num_samples - len(samples)):
             raise AudioError(
                 f"`{name}` is truncated: {len(samples)} of {num_samples} samples could be decoded. "
                 "Copy it again from its source, or remove it."

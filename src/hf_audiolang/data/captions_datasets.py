@@ -1,6 +1,10 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""Tables of the `datasets` library as records; their sounds stay encoded and are decoded by `audio_io`."""
+"""Tables of the `datasets` library as records; their sounds stay encoded and are decoded by `audio_io`.
+
+An `Audio` column may hold paths instead of bytes. `datasets` makes them absolute, so they are followed wherever they
+lead: load tables from people you trust. Paths in a column of texts must stay within the table's folder.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +58,10 @@ class TableRecords:
             row[self.audio_column] = str(self.folder / self.ids[index])
         row["captions"] = list(self.captions[index])
         return replace(Record.from_row(row, self.audio_column, "captions"), id=self.ids[index])
+
+    def captions_of(self, index: int) -> tuple[str, ...]:
+        """Captions of a record; its sound is not read."""
+        return self.captions[index]
 
 
 def open_datasets_folder(folder: Path, split: str) -> datasets.Dataset:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_audiolang.models.losses_caption import IGNORED
+
 from .audio_io import AudioError, audio_info, record_waveform
 from .captions_checks import ON_BAD_EXAMPLE
 from .records import Record
-
-IGNORED_LABEL = -100  # what cross-entropy leaves out, in torch and in transformers
 
 
 class BadExampleError(ValueError):
@@ -42,8 +42,8 @@ class Collator:
 
     One caption and one crop per item are drawn from `numpy.random.default_rng((seed, draw_seed))`. A crop has
     min(duration, max_seconds) seconds, rounded down to a multiple of `crop_step_seconds` where that is given: few
-    distinct lengths suit compiled models and patches of fixed width. A clip shorter than one step, or than
-    `min_seconds`, is taken whole and followed by silence up to that length.
+    distinct lengths suit compiled models and patches of fixed width. A clip shorter than one step is
+    taken whole and followed by silence up to that length.
     """
 
     def __init__(
@@ -53,7 +53,6 @@ class Collator:
         max_seconds: float,
         max_text_tokens: int,
         crop_step_seconds: float | None = None,
-        min_seconds: float | None = None,
         on_bad_example: str = "skip",
         seed: int = 0,
     ) -> None:
@@ -62,21 +61,21 @@ class Collator:
         Args:
             processor: an `AudioLangProcessor`; its feature extractor names the sampling rate.
             max_text_tokens: longer captions are cut.
-            on_bad_example: "error" raises at a clip or caption that cannot be used, "skip" leaves it out and
-                says so in the batch.
+            on_bad_example: what `TrainDataset` does with a clip or caption that cannot be used: "error" raises,
+                "skip" replaces it and says so in the batch.
 
         Raises:
             ValueError: for lengths that are not positive or contradict each other, or an unknown policy.
         """
         step_seconds = crop_step_seconds or 0.0
-        if not (max_seconds > 0 and max_seconds + 1e-9 >= max(step_seconds, min_seconds or 0.0)):
+        if not (max_seconds > 0 and max_seconds + 1e-9 >= step_seconds):
             raise ValueError(
-                f"`max_seconds` is {max_seconds}, with `crop_step_seconds` {crop_step_seconds} and `min_seconds` "
-                f"{min_seconds}. It must be positive and at least as long as the two others."
+                f"`max_seconds` is {max_seconds}, with `crop_step_seconds` {crop_step_seconds}. It must be positive "
+                "and at least as long as one step."
             )
-        if step_seconds < 0 or (min_seconds or 0.0) < 0:
+        if step_seconds < 0:
             raise ValueError(
-                f"`crop_step_seconds` {crop_step_seconds} and `min_seconds` {min_seconds} must be positive or None."
+                f"`crop_step_seconds` is {crop_step_seconds}. Give a positive number of seconds, or None."
             )
         if max_text_tokens < 1:
             raise ValueError(f"`max_text_tokens` is {max_text_tokens}. Give a positive number of tokens.")
@@ -86,7 +85,6 @@ class Collator:
         self.max_seconds = max_seconds
         self.max_text_tokens = max_text_tokens
         self.crop_step_seconds = step_seconds or None
-        self.min_seconds = min_seconds
         self.on_bad_example = on_bad_example
         self.seed = seed
 
@@ -94,26 +92,6 @@ class Collator:
     def sampling_rate(self) -> int:
         """Hz of the waveforms, from the feature extractor."""
         return self.processor.feature_extractor.sampling_rate
-
-    def __call__(self, items: Sequence[tuple[Record, int]]) -> dict:
-        """The batch of `(record, draw_seed)` items; see `collate` for its keys.
-
-        Raises:
-            BadExampleError: at the first bad item under "error"; under "skip" if no item is left.
-        """
-        examples, skipped = [], []
-        for record, draw_seed in items:
-            try:
-                examples.append(self.draw(record, draw_seed))
-            except BadExampleError as error:
-                if self.on_bad_example == "error":
-                    raise
-                skipped.append(str(error))
-        if not examples:
-            raise BadExampleError(
-                f"None of the {len(skipped)} examples of a batch can be used: {'; '.join(skipped[:3])}"
-            )
-        return self.collate(examples, skipped)
 
     def draw(self, record: Record, draw_seed: int) -> Example:
         """One caption and one crop of a record.
@@ -145,7 +123,7 @@ class Collator:
         Returns:
             `input_features` (B, T, F), `input_features_mask` (B, T), `input_ids` (B, L), `attention_mask` (B, L),
             `labels` (B, L) = input_ids with -100 at padding, and `audio_seconds` (real seconds, a number),
-            `padding_waste` (frames computed per real frame, 1 = none), `skipped` (messages).
+            `skipped` (messages).
         """
         inputs = self.processor(
             text=[example.caption for example in examples],
@@ -157,9 +135,7 @@ class Collator:
             return_tensors="pt",
         )
         batch = dict(inputs)
-        batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED_LABEL)  # (B, L)
-        frame_mask = batch["input_features_mask"]  # (B, T)
-        batch["padding_waste"] = frame_mask.numel() / max(1, int(frame_mask.sum()))
+        batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)  # (B, L)
         batch["audio_seconds"] = float(sum(example.audio_seconds for example in examples))
         batch["skipped"] = list(skipped)
         return batch
@@ -167,9 +143,9 @@ class Collator:
     def _draw_crop(self, record: Record, generator: np.random.Generator) -> tuple[float, float | None, float]:
         """(start, length to read, length to fill up to) in seconds; a length of None reads to the end."""
         duration = _duration(record)
-        step_seconds, min_seconds = self.crop_step_seconds or 0.0, self.min_seconds or 0.0
-        if duration <= max(step_seconds, min_seconds):
-            return 0.0, None, max(step_seconds, min_seconds)
+        step_seconds = self.crop_step_seconds or 0.0
+        if duration <= step_seconds:
+            return 0.0, None, step_seconds
         crop_seconds = min(duration, self.max_seconds)
         if step_seconds:
             crop_seconds = int(crop_seconds / step_seconds + 1e-6) * step_seconds
@@ -189,4 +165,4 @@ def _duration(record: Record) -> float:
     return audio_info(record.audio, name=None if not isinstance(record.audio, bytes) else record.id).duration
 
 
-__all__ = ["IGNORED_LABEL", "BadExampleError", "Example", "Collator"]
+__all__ = ["BadExampleError", "Example", "Collator"]

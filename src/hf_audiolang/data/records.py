@@ -8,7 +8,7 @@ rows of SoundScenes, of `datasets` or of a metadata file -> Record.from_row -> t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -72,8 +72,6 @@ class Record:
         """
         row_id = row.get("id")
         audio, sampling_rate, path = _audio_of(_column(row, audio_column, "audio_column"), row.get("sampling_rate"))
-        columns = [caption_column] if caption_column else find_caption_columns(row)
-        captions = [text for name in columns for text in as_texts(_column(row, name, "caption_column"))]
         duration = row.get("duration")
         if duration is None and isinstance(audio, np.ndarray):
             duration = len(audio) / sampling_rate
@@ -82,7 +80,7 @@ class Record:
             audio=audio,
             sampling_rate=sampling_rate,
             duration=None if duration is None else float(duration),
-            captions=tuple(captions),
+            captions=_captions_of(row, caption_column),
             labels=as_texts(row.get("labels", row.get("label"))),
             events=tuple(dict(event) for event in row.get("events") or ()),
             phrases=tuple(dict(phrase) for phrase in row.get("phrases") or ()),
@@ -116,6 +114,12 @@ class RecordView:
         index = checked_index(index, len(self))
         return Record.from_row(self.rows[index], self.audio_column, self.caption_column, default_id=str(index))
 
+    def captions_of(self, index: int) -> tuple[str, ...]:
+        """Captions of a record, without its audio where the rows have `structure(index)`, as scenes do."""
+        index = checked_index(index, len(self))
+        read = getattr(self.rows, "structure", self.rows.__getitem__)
+        return _captions_of(read(index), self.caption_column)
+
 
 class RecordSubset:
     """Some records of a data set, in the order of `indices`, with what was learned when they were checked.
@@ -148,6 +152,10 @@ class RecordSubset:
             return replace(record, duration=self.durations[source])
         return record
 
+    def captions_of(self, index: int) -> tuple[str, ...]:
+        """Captions of a record, without its audio where the data set below allows it."""
+        return _caption_reader(self.dataset)(self.indices[checked_index(index, len(self))])
+
     @property
     def ids(self) -> list[str]:
         """Ids of the records, without touching their audio where the data set below allows it."""
@@ -159,6 +167,14 @@ def record_ids(dataset: RecordDataset) -> list[str]:
     """Ids of all records: `dataset.ids` where the data set has it, otherwise read one by one."""
     ids = getattr(dataset, "ids", None)
     return list(ids) if ids is not None else [dataset[index].id for index in range(len(dataset))]
+
+
+def dataset_captions(dataset: RecordDataset) -> Iterator[tuple[str, ...]]:
+    """The captions of each record in turn: `dataset.captions_of` where the data set has it, else row by row.
+
+    The data sets of this package that keep sounds encoded or unrendered leave them untouched here.
+    """
+    return map(_caption_reader(dataset), range(len(dataset)))
 
 
 def checked_index(index: int, num_records: int) -> int:
@@ -193,6 +209,15 @@ def as_texts(value: str | Sequence[str] | np.ndarray | None) -> tuple[str, ...]:
         return ()
     values = [value] if isinstance(value, str) else list(value)
     return tuple("" if text is None else str(text).strip() for text in values)
+
+
+def _caption_reader(dataset: RecordDataset) -> Callable[[int], tuple[str, ...]]:
+    return getattr(dataset, "captions_of", None) or (lambda index: dataset[index].captions)
+
+
+def _captions_of(row: Mapping, caption_column: str | None) -> tuple[str, ...]:
+    columns = [caption_column] if caption_column else find_caption_columns(row)
+    return tuple(text for name in columns for text in as_texts(_column(row, name, "caption_column")))
 
 
 def _column(row: Mapping, name: str, argument: str) -> object:
@@ -245,6 +270,7 @@ __all__ = [
     "RecordView",
     "RecordSubset",
     "record_ids",
+    "dataset_captions",
     "checked_index",
     "find_caption_columns",
     "as_texts",

@@ -42,14 +42,11 @@ class EpochSampler:
         seed: int,
         process_index: int = 0,
         num_processes: int = 1,
-        drop_last: bool = True,
     ) -> None:
         """See the class.
 
         Args:
             batch_size: clips per process and step.
-            drop_last: leave the last, incomplete batch of an epoch out; False completes it with the clips the
-                epoch began with.
 
         Raises:
             ValueError: if a batch over all processes has more clips than there are, or a number is out of range.
@@ -69,7 +66,6 @@ class EpochSampler:
         self.seed = seed
         self.process_index = process_index
         self.num_processes = num_processes
-        self.drop_last = drop_last
 
     @property
     def global_batch_size(self) -> int:
@@ -78,9 +74,8 @@ class EpochSampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in one epoch."""
-        whole, rest = divmod(self.num_examples, self.global_batch_size)
-        return whole if self.drop_last or not rest else whole + 1
+        """Whole batches in one epoch; the clips that are left over differ from epoch to epoch."""
+        return self.num_examples // self.global_batch_size
 
     def locate(self, global_step: int) -> tuple[int, int]:
         """(epoch, step within it) of a step counted from the start of training."""
@@ -94,7 +89,7 @@ class EpochSampler:
         """
         start = self._batch_start(step) + self.process_index * self.batch_size
         order = _epoch_order(self.num_examples, self.seed, epoch)
-        return [int(order[(start + position) % self.num_examples]) for position in range(self.batch_size)]
+        return [int(index) for index in order[start : start + self.batch_size]]
 
     def spare_indices(self, epoch: int, step: int) -> Iterator[int]:
         """Clips that may replace bad ones in a step: the ones that follow in the epoch's order, none of the batch's.

@@ -105,7 +105,7 @@ def _the(label: str) -> str:
     return f"the {zero_shot_text(label)}"
 
 
-# --- candidates: (question, answer, options) or None -----------------------------------------------------------------
+# Candidates: (question, answer, options) or None.
 
 
 def _presence_pair(rng: np.random.Generator, scene: Scene, heard: bool = False) -> list[dict[str, Any]]:

@@ -39,9 +39,6 @@ _BACKGROUND_TENTHS_DB = 60  # how much softer a sound "in the background" is at 
 _MAX_TRIES = 40
 
 
-# --- phrases ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Phrase:
     """What a caption says about one event.
@@ -152,9 +149,6 @@ def _draw_noun(rng: np.random.Generator, label: str, counts: set[int | None], he
     if is_wrong_plural:  # a repetition with different counts
         wording = next(k for k in range(len(nouns)) if not Phrase(label, "noun", k).is_plural)
     return Phrase(label, "noun", wording)
-
-
-# --- templates -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -270,9 +264,6 @@ def _all_templates() -> tuple[tuple[re.Pattern, Template], ...]:
     return tuple((template.pattern(), template) for template in found)
 
 
-# --- captions --------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Caption:
     """A caption with its facts: phrase k of a template is about event k in order of time.
@@ -336,9 +327,6 @@ def draw_captions(rng: np.random.Generator, scene: Scene, count: int, *, held_ou
     while len(captions) < count:
         captions.append(draw_caption(rng, scene, held_out=held_out))
     return captions
-
-
-# --- the way back ----------------------------------------------------------------------------------------------------
 
 
 @lru_cache

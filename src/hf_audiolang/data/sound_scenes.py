@@ -158,8 +158,6 @@ class SoundScenes:
                 f"{(needed_ms(needed) + GAP_MS) / 1000} s and `n_events` up to {needed}."
             )
 
-    # --- reading -----------------------------------------------------------------------------------------------------
-
     @property
     def labels(self) -> tuple[str, ...]:
         """All class names in the order of `label_ids`, whichever `classes` are used."""
@@ -220,8 +218,6 @@ class SoundScenes:
         """The composition of a row, in milliseconds and tenths of dB."""
         return self._scene_at(self._checked(index))
 
-    # --- writing -----------------------------------------------------------------------------------------------------
-
     def to_hf(self, num_workers: int | None = None):
         """A `datasets.Dataset` with these rows and an `Audio` column (FLAC bytes, decoded on access by torchcodec)."""
         return to_hf_dataset(self, num_workers=num_workers)
@@ -233,8 +229,6 @@ class SoundScenes:
             The folder as a `pathlib.Path`.
         """
         return export_scenes(self, folder, audio_format=audio_format, num_workers=num_workers)
-
-    # --- composition -------------------------------------------------------------------------------------------------
 
     @property
     def _casting(self) -> Casting:

@@ -21,7 +21,7 @@ from transformers import ProcessorMixin
 from transformers.utils import logging
 
 from hf_audiolang.data.audio_io import AudioError, record_waveform
-from hf_audiolang.data.records import Record
+from hf_audiolang.data.records import MAX_BAD_FRACTION, Record, TooManyBadExamples
 
 logger = logging.get_logger(__name__)
 
@@ -41,12 +41,15 @@ class AudioOptions:
         long_audio: "chunk_mean" cuts a long clip into the fewest equal pieces that fit, and takes the normalised mean
             of their embeddings; "crop" takes its first `max_seconds`.
         on_bad_example: "skip" leaves unreadable clips out and reports them; "error" raises at the first one.
+        max_bad_fraction: share of the data set that may be left out under "skip", as in training, but always one
+            clip: a small held-out part is no reason to end a run. 1 allows any, for files that a person names.
     """
 
     batch_seconds: float = 128.0
     max_seconds: float | None = None
     long_audio: str = "chunk_mean"
     on_bad_example: str = "skip"
+    max_bad_fraction: float = MAX_BAD_FRACTION
 
     def __post_init__(self):
         if self.long_audio not in LONG_AUDIO_RULES:
@@ -59,6 +62,8 @@ class AudioOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"`{name}` must be positive, got {value}. Give a number of seconds.")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ValueError(f"`max_bad_fraction` must lie in [0, 1], got {self.max_bad_fraction}. Give a share.")
 
 
 @dataclass(frozen=True)
@@ -112,11 +117,12 @@ def embed_records(
 
     Raises:
         AudioError: if a clip is bad and `options.on_bad_example` is "error".
+        TooManyBadExamples: if more than `options.max_bad_fraction` of the clips are bad.
         ValueError: if no clip is readable or an embedding is not finite.
     """
     options = options or AudioOptions()
     sampling_rate = processor.feature_extractor.sampling_rate
-    reader = RecordReader(dataset, sampling_rate, options.on_bad_example)
+    reader = RecordReader(dataset, sampling_rate, options)
     longest = longest_seconds(processor, options)
     max_samples = None if longest is None else int(longest * sampling_rate)
     pieces = ((index, piece) for index, waveform in reader for piece in split_waveform(waveform, max_samples, options))
@@ -173,13 +179,14 @@ class RecordReader:
         audio_seconds: duration of the clips read so far.
     """
 
-    def __init__(self, dataset: Sequence[Record], sampling_rate: int, on_bad_example: str = "skip"):
+    def __init__(self, dataset: Sequence[Record], sampling_rate: int, options: AudioOptions):
         self.dataset = dataset
         self.sampling_rate = sampling_rate
-        self.on_bad_example = on_bad_example
+        self.options = options
         self.records: dict[int, Record] = {}
         self.skipped: list[str] = list(getattr(dataset, "skipped", ()))  # what its own checks left out
         self.audio_seconds = 0.0
+        self._num_skipped_before = len(self.skipped)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         for index in range(len(self.dataset)):
@@ -187,14 +194,25 @@ class RecordReader:
             try:
                 waveform = record_waveform(record, self.sampling_rate)  # (S,)
             except (AudioError, FileNotFoundError) as error:
-                if self.on_bad_example == "error":
+                if self.options.on_bad_example == "error":
                     raise
                 self.skipped.append(f"{record.id}: {error}")
                 logger.warning("Left out clip %d: %s", index, error)
+                self._check_share()
                 continue
             self.audio_seconds += len(waveform) / self.sampling_rate
             self.records[index] = replace(record, audio=None, duration=len(waveform) / self.sampling_rate)
             yield index, waveform
+
+    def _check_share(self) -> None:
+        """Raises TooManyBadExamples at the first clip too many: what is left would not measure the data set."""
+        unreadable = self.skipped[self._num_skipped_before :]
+        if len(unreadable) > max(1, self.options.max_bad_fraction * len(self.dataset)):
+            first = "\n  ".join(unreadable[:10])
+            raise TooManyBadExamples(
+                f"`dataset` has {len(self.dataset)} clips, of which at least {len(unreadable)} cannot be read, more "
+                f"than {self.options.max_bad_fraction:.0%}. Repair or remove them. The first:\n  {first}"
+            )
 
     def check_any_read(self) -> None:
         """Raises ValueError if not a single clip could be read."""

@@ -65,7 +65,7 @@ def plot_losses(log_file: str | Path, output: str | Path, names: Sequence[str] =
         MissingResourceError: if matplotlib is not installed.
         ValueError: if the log has none of the values.
     """
-    lines = [json.loads(line) for line in Path(log_file).read_text().splitlines() if line.strip()]
+    lines = [json.loads(line) for line in Path(log_file).read_text(encoding="utf-8").splitlines() if line.strip()]
     curves = {name: np.array([(line["step"], line[name]) for line in lines if name in line]) for name in names}
     curves = {name: curve for name, curve in curves.items() if len(curve)}
     if not curves:

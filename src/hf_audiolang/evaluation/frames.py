@@ -97,11 +97,12 @@ def embed_frames(
         options: reading and batching; of a clip longer than the feature extractor's limit the first part is taken.
 
     Raises:
+        TooManyBadExamples: if more than `options.max_bad_fraction` of the clips are bad.
         ValueError: if no clip is readable.
     """
     options = options or AudioOptions()
     sampling_rate = processor.feature_extractor.sampling_rate
-    reader = RecordReader(dataset, sampling_rate, options.on_bad_example)
+    reader = RecordReader(dataset, sampling_rate, options)
     frames: dict[int, np.ndarray] = {}
     with evaluation_mode(model):
         for batch in batches_by_length(reader, int(options.batch_seconds * sampling_rate)):

@@ -174,8 +174,8 @@ def write_report(report: Mapping[str, object], output_dir: str | Path) -> tuple[
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_table = folder / "metrics.json", folder / "metrics.md"
-    as_json.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-    as_table.write_text(markdown_table(report))
+    as_json.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    as_table.write_text(markdown_table(report), encoding="utf-8")
     return as_json, as_table
 
 

@@ -32,6 +32,7 @@ logger = logging.get_logger(__name__)
 
 MAX_CHANNELS = 16  # a two-dimensional clip has at most this many channels: the shorter axis
 FILLS = ("zeros", "repeat")
+OGG_WITHOUT_END = ("without an End-Of-Stream", "lacks an end-of-stream")  # in libsndfile's log
 STREAM_SIZE = 2**31 - 2**16  # writers that cannot seek back put a size near 2^31 or 2^32: not a truncated file
 MP3_SLACK = 2 * 1152  # samples: an MP3 length without header is exact to about two frames
 EPS = 1.1920929e-07  # float32 machine epsilon, the floor of Kaldi and of the M2D runtime
@@ -542,7 +543,9 @@ def is_cut_off(file: "soundfile.SoundFile", num_missing: int = 0) -> bool:
     """
     log = file.extra_info
     sizes = re.findall(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", log, re.MULTILINE)
-    if "without an End-Of-Stream" in log or any(int(real) < int(stated) < STREAM_SIZE for stated, real in sizes):
+    if any(words in log for words in OGG_WITHOUT_END) or any(
+        int(real) < int(stated) < STREAM_SIZE for stated, real in sizes
+    ):
         return True
     return num_missing > (max(MP3_SLACK, file.frames // 100) if file.format in ("MP3", "MPEG") else 0)
 

@@ -5,6 +5,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,13 +27,14 @@ from transformers.utils import logging
 from hf_audiolang.data.audio_io import AudioError, record_waveform
 from hf_audiolang.data.captions import split_held_out
 from hf_audiolang.data.collate import Collator
-from hf_audiolang.data.records import RecordDataset
+from hf_audiolang.data.records import RecordDataset, dataset_captions
 from hf_audiolang.data.registry import build_dataset
 from hf_audiolang.data.sampling import EpochSampler, build_train_loader
+from hf_audiolang.data.sound_scenes import SoundScenes
 from hf_audiolang.models.feature_extraction_log_mel import measure_statistics
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
 
-from .config import DataArguments, ModelArguments, RunConfig
+from .config import SCENES, DataArguments, ModelArguments, RunConfig
 from .devices import num_available_cores
 from .interrupt import start_worker
 from .objectives import override_objective
@@ -40,7 +42,6 @@ from .tokenizer import load_tokenizer, train_tokenizer
 
 logger = logging.get_logger(__name__)
 
-SCENES = "sound_scenes"
 MAX_MEASURED_CLIPS = 5000  # clips whose features give mean and standard deviation; slap.md section 1
 # Sizes of the smoke run's model, wherever a config of the family has a field of the name.
 SMOKE_SIZES = {
@@ -56,17 +57,24 @@ SMOKE_SIZES = {
 
 
 def build_feature_extractor(arguments: ModelArguments) -> FeatureExtractionMixin:
-    """The feature extractor that belongs to the model.
+    """The feature extractor that belongs to the model; the first look at the model's folder, before data are made.
 
     Raises:
-        OSError: if the model's folder has none.
+        OSError: if the folder has none, or no config, or `model` is a folder without weights.
     """
     key, name = ("model", arguments.model) if arguments.model else ("model_config", arguments.model_config)
+    folder = Path(name)
+    if arguments.model and folder.is_dir() and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        raise FileNotFoundError(
+            f"`model` {name!r} has no weights (model.safetensors). Give the folder that a run exported, "
+            "runs/NAME/model, or use --model_config to begin a new model of these sizes."
+        )
     try:
+        AutoConfig.from_pretrained(name)
         return AutoFeatureExtractor.from_pretrained(name)
     except OSError as error:
         raise OSError(
-            f"`{key}` {name!r} has no preprocessor_config.json. Give a folder with config.json and "
+            f"`{key}` {name!r} has no preprocessor_config.json or no config.json. Give a folder with config.json and "
             "preprocessor_config.json such as configs/models/slap_scenes, or a Hub id that has both."
         ) from error
 
@@ -85,10 +93,8 @@ def build_datasets(config: RunConfig, sampling_rate: int) -> tuple[RecordDataset
         train = build_scenes(data, "train", data.train_size, sampling_rate)
     else:
         train = _build_own(data.train_data, "train", data)
-    if data.eval_data not in (None, SCENES):
-        return train, _build_own(data.eval_data, "test", data)
-    if data.train_data != SCENES:
-        return split_held_out(train)
+    if not config.tests_on_scenes:
+        return (train, _build_own(data.eval_data, "test", data)) if data.eval_data else split_held_out(train)
     if config.eval.eval_steps == 0:
         return train, None
     return train, build_scenes(data, "validation", config.eval.eval_size, sampling_rate)
@@ -98,6 +104,26 @@ def build_scenes(data: DataArguments, split: str, size: int, sampling_rate: int)
     """A rendered split of the embedded data set, of the run's kind of scenes."""
     options = {"sampling_rate": sampling_rate, "num_workers": num_available_cores(), **scene_options(data)}
     return build_dataset(SCENES, split, size=size, **options)
+
+
+def check_final_test(config: RunConfig, sampling_rate: int) -> None:
+    """Makes sure that the scenes of the final test can be made, without making a sound.
+
+    Raises:
+        ValueError: if the run's durations and numbers of events do not allow one of the splits.
+    """
+    if not config.tests_on_scenes:
+        return
+    data, sizes = config.data, config.eval
+    splits = {"test": sizes.test_size, "composition": sizes.composition_size, "zero_shot": sizes.zero_shot_size}
+    for split, size in splits.items():
+        try:
+            SoundScenes(split, size, sampling_rate=sampling_rate, **scene_options(data))
+        except ValueError as error:
+            raise ValueError(
+                f"With `num_events` {data.num_events}, `min_seconds` {data.min_seconds} and `max_seconds` "
+                f"{data.max_seconds} the final test cannot be made: {error}"
+            ) from error
 
 
 def scene_options(data: DataArguments) -> dict[str, tuple]:
@@ -111,7 +137,7 @@ def build_processor(
     """Feature extractor and tokenizer in one; what is still open is taken from the training data.
 
     Open may be the tokenizer (`tokenizer: train`) and the extractor's mean and standard deviation. Both depend on the
-    training data alone, so every process arrives at the same processor.
+    training data alone.
 
     Raises:
         OSError: if the tokenizer cannot be found.
@@ -120,7 +146,7 @@ def build_processor(
     if arguments.model:
         tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     elif arguments.tokenizer == "train":
-        captions = (caption for index in range(len(train_data)) for caption in train_data[index].captions)
+        captions = (caption for captions in dataset_captions(train_data) for caption in captions)
         tokenizer = train_tokenizer(captions, max_length=arguments.max_text_tokens)
         logger.info(f"Trained a tokenizer of {len(tokenizer)} types on the captions.")
     else:
@@ -143,7 +169,7 @@ def build_model(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> PreTra
     model_config = AutoConfig.from_pretrained(arguments.model or arguments.model_config)
     override_objective(model_config, arguments)
     if arguments.model:
-        return AutoModelForPreTraining.from_pretrained(arguments.model, config=model_config)
+        return _load("model", arguments.model, AutoModelForPreTraining, config=model_config)
     if config.train.smoke:
         model_config = type(model_config).from_dict(_shrunk(model_config.to_dict()))
     fit_vocabulary(model_config, tokenizer, is_exact=arguments.tokenizer == "train")
@@ -180,7 +206,8 @@ def plan_batches(config: RunConfig, train_data: RecordDataset, accelerator: Acce
     """(sampler of this process, number of optimizer steps). A batch is never larger than the data.
 
     Raises:
-        ValueError: if there are not two clips per process.
+        ValueError: if there are not two clips per process, or so few steps that the warm-up does not end or that there
+            is no evaluation to choose the best weights by.
     """
     settings = config.train
     largest = len(train_data) // accelerator.num_processes
@@ -193,10 +220,22 @@ def plan_batches(config: RunConfig, train_data: RecordDataset, accelerator: Acce
     sampler = EpochSampler(
         len(train_data), settings.batch_size, settings.seed, accelerator.process_index, accelerator.num_processes
     )
-    if settings.max_steps is not None:
-        return sampler, settings.max_steps
-    num_batches = settings.num_epochs * sampler.steps_per_epoch
-    return sampler, max(1, math.ceil(num_batches / settings.gradient_accumulation_steps))
+    num_steps = settings.max_steps
+    if num_steps is None:
+        num_batches = settings.num_epochs * sampler.steps_per_epoch
+        num_steps = max(1, math.ceil(num_batches / settings.gradient_accumulation_steps))
+    if settings.warmup_steps >= num_steps:
+        raise ValueError(
+            f"`warmup_steps` is {settings.warmup_steps} but the run has {num_steps} step(s) on {len(train_data)} "
+            "clips, so the learning rate would never reach its peak. Lower `warmup_steps`, raise `num_epochs` or add "
+            "data."
+        )
+    if config.eval.export == "best" and config.eval.eval_steps > num_steps:
+        raise ValueError(
+            f"`export` is 'best' but `eval_steps` is {config.eval.eval_steps} and the run has {num_steps} step(s): no "
+            "step would be called the best. Lower `eval_steps`, or use `export: last`."
+        )
+    return sampler, num_steps
 
 
 def loader_maker(
@@ -237,17 +276,17 @@ def _build_own(name: str, split: str, data: DataArguments) -> RecordDataset:
 
 def _waveforms(dataset: RecordDataset, sampling_rate: int, max_seconds: float) -> Iterator[np.ndarray]:
     """(S,) waveforms of the readable clips, evenly spread over the data set."""
-    stride = max(1, len(dataset) // MAX_MEASURED_CLIPS)
-    for index in range(0, len(dataset), stride):
+    num_clips = min(len(dataset), MAX_MEASURED_CLIPS)
+    for number in range(num_clips):
         try:
-            yield record_waveform(dataset[index], sampling_rate, 0.0, max_seconds)
+            yield record_waveform(dataset[number * len(dataset) // num_clips], sampling_rate, 0.0, max_seconds)
         except AudioError:
             continue  # reported when it is drawn for a batch
 
 
 def _load_text_tower(model: PreTrainedModel, name: str) -> None:
     """Copies the weights of a published text encoder into the text tower."""
-    source = AutoModel.from_pretrained(name, dtype=torch.float32).state_dict()
+    source = _load("text_model", name, AutoModel, dtype=torch.float32).state_dict()
     target = model.base_model.text_model
     expected = target.state_dict()
     misfits = [key for key, value in expected.items() if key not in source or source[key].shape != value.shape]
@@ -258,6 +297,18 @@ def _load_text_tower(model: PreTrainedModel, name: str) -> None:
             "that model's, with its own `tokenizer`."
         )
     target.load_state_dict({key: source[key] for key in expected})
+
+
+def _load(key: str, name: str, family: type, **options: object) -> PreTrainedModel:
+    """`family.from_pretrained`, whose failure names the run's key in one line."""
+    try:
+        return family.from_pretrained(name, **options)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(
+            f"`{key}` {name!r} cannot be loaded: {reason} Give a folder with config.json and model.safetensors, or a "
+            "Hub id that has both, and check the network."
+        ) from error
 
 
 def _shrunk(numbers: dict) -> dict:
@@ -282,6 +333,7 @@ __all__ = [
     "build_model",
     "build_processor",
     "build_scenes",
+    "check_final_test",
     "fit_vocabulary",
     "loader_maker",
     "plan_batches",

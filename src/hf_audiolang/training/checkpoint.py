@@ -2,7 +2,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Checkpoints that are either complete or absent.
 
-runs/x/checkpoints/step_00000120/   model, optimizer, schedule, random states of every process, progress.json
+runs/x/checkpoints/step_00000120/   model, optimizer, random states of every process, progress.json
 runs/x/checkpoints/.writing/        a checkpoint being written; renamed when it is on disk
 """
 
@@ -36,6 +36,7 @@ class Progress:
         audio_seconds: audio trained on by all processes together, seconds.
         best_step: step of the best validation value so far, or None.
         best_value: that value.
+        schedule: position of the learning-rate schedule (see `schedule_state`).
         bad_examples: one message per example that could not be used, each once.
     """
 
@@ -45,6 +46,7 @@ class Progress:
     audio_seconds: float = 0.0
     best_step: int | None = None
     best_value: float | None = None
+    schedule: dict[str, object] = field(default_factory=dict)
     bad_examples: list[str] = field(default_factory=list)
 
     def note_bad_examples(self, messages: list[str]) -> None:
@@ -99,6 +101,9 @@ def read_progress(checkpoint: Path) -> Progress:
 
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> Progress:
     """Restores everything `save_checkpoint` wrote into what `accelerator` prepared; returns the progress.
+
+    Nothing in the folder is unpickled: accelerate reads tensors as safetensors or with `weights_only`. It would
+    unpickle objects registered with it, so there must be none.
 
     Raises:
         ValueError: if the run had another number of processes.

@@ -9,6 +9,7 @@ YAML file ---- names, types --.
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from typing import Any, Literal
 
 import yaml
 from transformers import HfArgumentParser
+
+SCENES = "sound_scenes"
 
 
 def _option(default: Any, text: str) -> Any:
@@ -136,6 +139,16 @@ class RunConfig:
     train: TrainArguments
     eval: EvalArguments
 
+    @property
+    def uses_scenes(self) -> bool:
+        """True if scenes are made for training, validation or the final test."""
+        return SCENES in (self.data.train_data, self.data.eval_data)
+
+    @property
+    def tests_on_scenes(self) -> bool:
+        """True if the run is evaluated on the embedded data's own splits, with all their tasks."""
+        return (self.data.eval_data or self.data.train_data) == SCENES
+
     def to_dict(self) -> dict[str, Any]:
         """All settings as one flat dictionary, in the order of the dataclasses."""
         return {name: value for part in _PARTS for name, value in dataclasses.asdict(getattr(self, part)).items()}
@@ -246,7 +259,7 @@ def _check(config: RunConfig) -> None:
     low, high = config.data.num_events
     if low > high:
         raise ValueError(f"`num_events` must be [fewest, most], got {[low, high]}. Swap the two numbers.")
-    if config.data.min_seconds > config.data.max_seconds:
+    if config.uses_scenes and config.data.min_seconds > config.data.max_seconds:
         raise ValueError(
             f"`min_seconds` is {config.data.min_seconds}, above `max_seconds` = {config.data.max_seconds}. "
             "Lower the one or raise the other."
@@ -254,6 +267,11 @@ def _check(config: RunConfig) -> None:
     step = config.data.crop_step_seconds
     if step is not None and step > config.data.max_seconds:
         raise ValueError(f"`crop_step_seconds` is {step}, above `max_seconds` = {config.data.max_seconds}. Lower it.")
+    if config.eval.export == "best" and config.eval.eval_steps == 0:
+        raise ValueError(
+            "`export` is 'best' but `eval_steps` is 0, so no step would be called the best. Set `eval_steps`, or use "
+            "`export: last`."
+        )
     if config.train.resume and config.train.overwrite:
         raise ValueError("`resume` and `overwrite` are both true. Continue the old run, or start anew: choose one.")
     if config.train.max_steps and config.train.warmup_steps >= config.train.max_steps and not config.train.smoke:
@@ -268,6 +286,11 @@ def _check_range(name: str, value: Any) -> None:
         return
     if name in _PAIRS and len(value) != 2:
         raise ValueError(f"`{name}` must be two numbers, got {value}. Write it as `{name}: [first, second]`.")
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ValueError(
+                f"`{name}` must be a finite number, got {value}. Change it in the YAML file or as --{name}."
+            )
     if name in _POSITIVE and not value > 0:
         raise ValueError(f"`{name}` must be above 0, got {value}. Choose a positive number.")
     low, high = _RANGES.get(name, (None, None))
@@ -292,4 +315,12 @@ def _shrink_for_smoke(config: RunConfig) -> RunConfig:
     return RunConfig(config.model, data, train, evaluation)
 
 
-__all__ = ["DataArguments", "EvalArguments", "ModelArguments", "RunConfig", "TrainArguments", "load_run_config"]
+__all__ = [
+    "SCENES",
+    "DataArguments",
+    "EvalArguments",
+    "ModelArguments",
+    "RunConfig",
+    "TrainArguments",
+    "load_run_config",
+]

@@ -8,8 +8,11 @@ model -> metrics.json, metrics.md
       -> examples/*.wav (held-out clips)
 """
 
+import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,11 +31,11 @@ from hf_audiolang.evaluation.report import (
     markdown_table,
     write_report,
 )
-from hf_audiolang.model_card import CardContent, write_card
+from hf_audiolang.model_card import CardContent, public_data_name, write_card
 
-from .build import SCENES, build_scenes, scene_options
+from .build import build_scenes, scene_options
 from .checkpoint import Progress
-from .config import DataArguments, RunConfig
+from .config import RunConfig
 from .devices import num_available_cores
 from .log import LOG_FILE
 
@@ -44,12 +47,12 @@ NUM_EXAMPLES = 8
 def evaluate_run(
     config: RunConfig, model: PreTrainedModel, processor: ProcessorMixin, held_out: RecordDataset | None
 ) -> tuple[dict[str, object], list[Record]]:
-    """(final report, a few held-out clips): all scene tasks for scenes, retrieval for own data.
+    """(final report, a few readable held-out clips): all scene tasks for scenes, retrieval for own data.
 
     The report is written to metrics.json and metrics.md in the run's folder.
     """
     data, sizes = config.data, config.eval
-    if tests_on_scenes(data):
+    if config.tests_on_scenes:
         report = evaluate_sound_scenes(
             model,
             processor,
@@ -61,9 +64,26 @@ def evaluate_run(
         )
         held_out = build_scenes(data, "test", NUM_EXAMPLES, processor.feature_extractor.sampling_rate)
     else:
-        report = evaluate_retrieval_only(model, processor, held_out, data=f"held-out part of {data.train_data}")
+        name = public_data_name(data.eval_data or data.train_data)
+        name = name if data.eval_data else f"held-out part of {name}"
+        report = evaluate_retrieval_only(model, processor, held_out, data=name)
     write_report(report, config.train.output_dir)
-    return report, [held_out[index] for index in range(min(NUM_EXAMPLES, len(held_out)))]
+    return report, readable_clips(held_out, NUM_EXAMPLES, processor.feature_extractor.sampling_rate)
+
+
+def readable_clips(dataset: RecordDataset, num_clips: int, sampling_rate: int) -> list[Record]:
+    """The first `num_clips` records whose sound can be used; the others are left out with a warning."""
+    clips: list[Record] = []
+    for index in range(len(dataset)):
+        if len(clips) == num_clips:
+            break
+        try:
+            record_waveform(dataset[index], sampling_rate)
+        except (AudioError, FileNotFoundError) as error:
+            logger.warning(f"No example of {dataset[index].id}: {error}")
+        else:
+            clips.append(dataset[index])
+    return clips
 
 
 def export_model(config: RunConfig, model: PreTrainedModel, processor: ProcessorMixin) -> Path:
@@ -91,8 +111,10 @@ def write_figures(
     folder = output_dir / "figures"
     try:
         losses = plot_losses(output_dir / LOG_FILE, folder / "losses.png")
-        if tests_on_scenes(config.data):
+        if config.tests_on_scenes:
             return [losses, plot_test_scene(model, processor, folder / "scene.png", scene_options(config.data))]
+        if not clips:
+            return [losses]
         phrases = None if clips[0].phrases else list(clips[0].captions)[:3]
         note = clips[0].id
         return [losses, plot_scene(model, processor, clips[0], folder / "scene.png", phrases=phrases, note=note)]
@@ -107,11 +129,7 @@ def write_examples(clips: Sequence[Record], output_dir: Path, sampling_rate: int
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for record in clips:
-        try:
-            waveform = record_waveform(record, sampling_rate)  # (S,)
-        except AudioError as error:
-            logger.warning(f"No example of {record.id}: {error}")
-            continue
+        waveform = record_waveform(record, sampling_rate)  # (S,)
         name = re.sub(r"\W+", "_", str(Path(record.id).with_suffix(""))).strip("_")
         path = folder / f"{name}.wav"
         soundfile.write(path, np.clip(waveform, -1, 1), sampling_rate, subtype="PCM_16")
@@ -133,19 +151,28 @@ def write_bad_examples(output_dir: Path, messages: Sequence[str]) -> None:
 
 
 def next_commands(output_dir: Path, examples: Sequence[Path], labels: Sequence[str]) -> list[str]:
-    """Three shell commands to try the exported model with, on the examples of the run and words that fit them."""
+    """Three shell commands to try the exported model with, on the examples of the run and words that fit them.
+
+    They run as printed: programs of an environment that is not on the PATH come with their folder.
+    """
+    programs, labels = _program_folder(), list(labels) or ["a sound"]
     model, folder = shlex.quote(str(output_dir / "model")), shlex.quote(str(output_dir / "examples"))
     sound = shlex.quote(str(examples[0])) if examples else "SOUND.wav"
     return [
-        f"hf-audiolang classify {sound} --labels {shlex.quote(', '.join(labels))} --model {model}",
-        f"hf-audiolang search {shlex.quote(labels[0])} {folder} --model {model}",
-        f"python training_scripts/evaluate.py {model}",
+        f"{programs}hf-audiolang classify {sound} --labels {shlex.quote(', '.join(labels))} --model {model}",
+        f"{programs}hf-audiolang search {shlex.quote(labels[0])} {folder} --model {model}",
+        f"{programs}python training_scripts/evaluate.py {model}",
     ]
 
 
-def tests_on_scenes(data: DataArguments) -> bool:
-    """True if the run is evaluated on the embedded data's test splits, with all their tasks."""
-    return data.train_data == SCENES and data.eval_data in (None, SCENES)
+def _program_folder() -> str:
+    """The folder of this environment's programs, as a shell needs it before their names; empty if it finds them."""
+    folder = Path(sys.executable).parent
+    found = shutil.which("hf-audiolang")
+    if found is not None and Path(found).parent == folder:
+        return ""
+    is_below = folder.is_relative_to(Path.cwd())
+    return shlex.quote(f"{folder.relative_to(Path.cwd()) if is_below else folder}{os.sep}")
 
 
 __all__ = [
@@ -155,7 +182,7 @@ __all__ = [
     "export_model",
     "labels_of",
     "next_commands",
-    "tests_on_scenes",
+    "readable_clips",
     "write_bad_examples",
     "write_examples",
     "write_figures",

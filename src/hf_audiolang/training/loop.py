@@ -7,7 +7,8 @@
         optimizer_step     clip, AdamW, learning rate; after_optimizer_step() and update_teacher(decay)
         log                every log_steps: train_log.jsonl, progress bar; stops on a non-finite loss
         evaluate           every eval_steps: validation values, which checkpoint is the best
-        save               every save_steps, at the best value, at the end, on SIGTERM and Ctrl-C
+        save               every save_steps, at the best value, at the end, on SIGTERM and Ctrl-C (which leave a due
+                           evaluation out), and before an error of the data ends the run
 
 Optional methods of the model: `set_progress(step, num_steps)` before a step, `after_optimizer_step()` and
 `update_teacher(decay)` after it.
@@ -27,13 +28,20 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from transformers.utils import logging
 
-from .checkpoint import Progress, find_last_checkpoint, load_checkpoint, read_progress, save_checkpoint
+from .checkpoint import (
+    Progress,
+    checkpoint_path,
+    find_last_checkpoint,
+    load_checkpoint,
+    read_progress,
+    save_checkpoint,
+)
 from .config import RunConfig
 from .interrupt import StopRequest, garbage_collection_paused
 from .log import TrainLog
 from .objectives import read_terms
 from .optim import build_optimizer
-from .schedule import build_lr_schedule, ema_decay
+from .schedule import build_lr_schedule, ema_decay, restore_schedule, schedule_state
 
 logger = logging.get_logger(__name__)
 
@@ -86,22 +94,24 @@ def train(
 
     Raises:
         FloatingPointError: at a loss or gradient that is not finite; the last checkpoint is from before it.
+        OSError, RuntimeError, ValueError: as reading the data says; one process saves the steps done before it ends,
+            several fall back to their last checkpoint, for they cannot agree on one when some of them wait.
         ValueError: if `best_metric` is not among the validation's metrics.
     """
     state, batches = _start(model, make_loader, config, accelerator, num_steps)
     signal_number = None
     with StopRequest(accelerator) as stop, garbage_collection_paused(), state.log.bar:
         for step in range(state.progress.step, num_steps):
-            terms, notes = forward_backward(state, batches, step)
+            terms, notes = forward_backward(state, next_batches(state, batches), step)
             optimizer_step(state, terms, notes, step)
             state.progress.step = step + 1
             signal_number = stop.requested()
             is_end = signal_number is not None or step + 1 == num_steps
             if is_end or _is_due(step + 1, config.train.log_steps):
                 state.log.flush()
-            is_best = False
-            if evaluate_model is not None and _is_due(step + 1, config.eval.eval_steps):
-                is_best = evaluate(state, evaluate_model)
+            is_evaluated = evaluate_model is not None and _is_due(step + 1, config.eval.eval_steps)
+            # After a signal there may be seconds left before the process is killed: they belong to the checkpoint.
+            is_best = is_evaluated and signal_number is None and evaluate(state, evaluate_model)
             if is_end or is_best or _is_due(step + 1, config.train.save_steps):
                 save(state)
             if signal_number is not None:
@@ -116,15 +126,30 @@ def train(
     return TrainResult(state.progress, signal_number)
 
 
-def forward_backward(state: TrainState, batches: Iterator[dict], step: int) -> tuple[dict[str, Tensor], dict]:
+def next_batches(state: TrainState, batches: Iterator[dict]) -> list[dict]:
+    """The batches of one optimizer step, all of them before the first is used; saves the steps done if there are none.
+
+    Raises:
+        OSError, RuntimeError, ValueError: as reading the data says.
+    """
+    try:
+        return [next(batches) for _ in range(state.config.train.gradient_accumulation_steps)]
+    except (OSError, RuntimeError, ValueError):
+        step = state.progress.step
+        is_saved = step == 0 or checkpoint_path(checkpoint_folder(state.config), step).is_dir()
+        if state.accelerator.num_processes == 1 and not is_saved:
+            save(state)
+            logger.warning(f"The data end the run after step {step}; all steps are saved. Use --resume to continue.")
+        raise
+
+
+def forward_backward(state: TrainState, batches: list[dict], step: int) -> tuple[dict[str, Tensor], dict]:
     """Gradients of one optimizer step; returns its mean loss terms (on the device) and what is known on the host."""
-    num_batches = state.config.train.gradient_accumulation_steps
     if hasattr(state.bare_model, "set_progress"):
         state.bare_model.set_progress(step, state.num_steps)
     terms: dict[str, Tensor] = {}
     notes = {"step": step + 1, "audio_seconds": 0.0}
-    for _ in range(num_batches):
-        batch = next(batches)
+    for batch in batches:
         notes["audio_seconds"] += batch["audio_seconds"]
         state.progress.note_bad_examples(batch.get("skipped", []))
         inputs = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
@@ -134,7 +159,7 @@ def forward_backward(state: TrainState, batches: Iterator[dict], step: int) -> t
             state.accelerator.backward(outputs.loss)
         state.log.shown = ["loss", *outputs.loss_terms]
         for name, value in read_terms(outputs).items():
-            terms[name] = terms.get(name, 0.0) + value / num_batches
+            terms[name] = terms.get(name, 0.0) + value / len(batches)
     return terms, notes
 
 
@@ -179,6 +204,7 @@ def evaluate(state: TrainState, evaluate_model: Callable[[nn.Module], dict[str, 
 def save(state: TrainState) -> None:
     """A complete checkpoint of this step. The log is flushed first, so non-finite weights are never written."""
     state.log.flush()
+    state.progress.schedule = schedule_state(state.schedule)
     state.progress.bad_examples = sorted(set(gather_object(state.progress.bad_examples)))
     save_checkpoint(state.accelerator, checkpoint_folder(state.config), state.progress)
     state.log.measure_time()
@@ -208,15 +234,16 @@ def _start(
     schedule = build_lr_schedule(
         optimizer, warmup_steps=settings.warmup_steps, num_steps=num_steps, end_ratio=settings.lr_end_ratio
     )
-    # The schedule is not prepared: accelerate would step it once per process.
+    # The schedule is neither prepared nor registered: accelerate would step it once per process, and unpickle it.
     prepared_model, optimizer = accelerator.prepare(model, optimizer)
-    accelerator.register_for_checkpointing(schedule)
     checkpoint = find_last_checkpoint(checkpoint_folder(config)) if settings.resume else None
     progress = read_progress(checkpoint) if checkpoint else Progress(num_processes=accelerator.num_processes)
-    # The iterator is made before the random states are restored, in case making it draws a number.
+    # Before the random states are restored, in case making a loader draws a number. What runs later, at the first
+    # batch (workers start, generators), must leave the global random states alone.
     batches = iter(make_loader(progress.step * settings.gradient_accumulation_steps))
     if checkpoint:
         progress = load_checkpoint(accelerator, checkpoint)
+        restore_schedule(schedule, progress.schedule)
         logger.info(f"Continuing after step {progress.step} of {num_steps}, from {checkpoint}.")
     if settings.gradient_accumulation_steps > 1:
         logger.info(
@@ -239,6 +266,7 @@ __all__ = [
     "checkpoint_folder",
     "evaluate",
     "forward_backward",
+    "next_batches",
     "optimizer_step",
     "save",
     "train",

@@ -28,6 +28,7 @@ from .build import (
     build_feature_extractor,
     build_model,
     build_processor,
+    check_final_test,
     loader_maker,
     plan_batches,
 )
@@ -59,6 +60,8 @@ FREE_KEYS = {
     "save_steps",
     "tensorboard",
 }
+# What a finished run has in its folder beside the log and the checkpoints.
+RESULTS = ("processor", "model", "examples", "figures", "bad_examples.txt", "metrics.json", "metrics.md")
 
 
 @dataclass(frozen=True)
@@ -88,18 +91,21 @@ def pretrain(config: RunConfig) -> RunResult:
 
     Raises:
         FileExistsError: if the folder holds a run and neither `resume` nor `overwrite` is set.
-        FileNotFoundError, OSError, ValueError: for data, models and tokenizers that cannot be used, before training.
+        FileNotFoundError, OSError, ValueError: for data, models and tokenizers that cannot be used, and for a `resume`
+            with other settings, before training.
         FloatingPointError: at a loss that is not finite; the last checkpoint is from before it.
     """
     accelerator = build_accelerator(config.train)
     prepare_folder(config, accelerator)
     feature_extractor = build_feature_extractor(config.model)
+    check_final_test(config, feature_extractor.sampling_rate)
     train_data, held_out = build_datasets(config, feature_extractor.sampling_rate)
     sampler, num_steps = plan_batches(config, train_data, accelerator)
-    processor = _saved_processor(config) or build_processor(config, feature_extractor, train_data)
+    refuse_changes(config)
+    processor = _shared_processor(config, accelerator, lambda: build_processor(config, feature_extractor, train_data))
     model = build_model(config, processor.tokenizer)
     _describe(model, train_data, num_steps)
-    _save_start(config, processor, accelerator)
+    _save_start(config, accelerator)
 
     torch.manual_seed(config.train.seed + 1000 * accelerator.process_index)  # masks and dropout differ by process
     result = train(
@@ -136,9 +142,8 @@ def prepare_folder(config: RunConfig, accelerator: Accelerator) -> None:
         )
     accelerator.wait_for_everyone()
     if has_run and settings.overwrite and accelerator.is_main_process:
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        shutil.rmtree(folder / "processor", ignore_errors=True)
-        (folder / LOG_FILE).unlink(missing_ok=True)
+        for path in [checkpoint_folder(config), *(folder / name for name in (*RESULTS, LOG_FILE))]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
 
 
@@ -156,40 +161,59 @@ def environment(accelerator: Accelerator) -> dict[str, object]:
     }
 
 
-def _saved_processor(config: RunConfig) -> ProcessorMixin | None:
-    """The processor of the run that is continued: its vocabulary and statistics must not be made again."""
-    folder = Path(config.train.output_dir) / "processor"
-    return AutoProcessor.from_pretrained(folder) if config.train.resume and folder.is_dir() else None
+def refuse_changes(config: RunConfig) -> None:
+    """Makes sure that a continued run has the settings it began with, apart from `FREE_KEYS`.
 
-
-def _save_start(config: RunConfig, processor: ProcessorMixin, accelerator: Accelerator) -> None:
-    """Settings, environment and processor into the run's folder, before the first step."""
-    if accelerator.is_main_process:
-        folder = Path(config.train.output_dir)
-        if config.train.resume:
-            _warn_of_changes(config, folder / "run.yaml")
-        config.save(folder / "run.yaml")
-        (folder / "environment.json").write_text(json.dumps(environment(accelerator), indent=1) + "\n")
-        if not (folder / "processor").is_dir():
-            processor.save_pretrained(folder / "processor.new")
-            (folder / "processor.new").rename(folder / "processor")
-    accelerator.wait_for_everyone()
-
-
-def _warn_of_changes(config: RunConfig, path: Path) -> None:
-    if not path.is_file():
+    Raises:
+        ValueError: if it has not; names each key with its old and new value.
+    """
+    checkpoint = _continued_checkpoint(config)
+    if checkpoint is None or not (checkpoint / "run.yaml").is_file():
         return
-    old, new = yaml.safe_load(path.read_text(encoding="utf-8")), config.to_dict()
+    old, new = yaml.safe_load((checkpoint / "run.yaml").read_text(encoding="utf-8")), config.to_dict()
     changed = [
         f"{name}: {old.get(name)} -> {value}"
         for name, value in new.items()
         if name not in FREE_KEYS and old.get(name) != value
     ]
     if changed:
-        logger.warning(
-            f"`resume` with other settings than the run began with ({'; '.join(changed)}): the result is not that of "
-            "an uninterrupted run."
+        raise ValueError(
+            f"`resume` with other settings than the run in {config.train.output_dir!r} began with "
+            f"({'; '.join(changed)}). Set them back, or start again with --overwrite or another --output_dir."
         )
+
+
+def _continued_checkpoint(config: RunConfig) -> Path | None:
+    return find_last_checkpoint(checkpoint_folder(config)) if config.train.resume else None
+
+
+def _shared_processor(
+    config: RunConfig, accelerator: Accelerator, build: Callable[[], ProcessorMixin]
+) -> ProcessorMixin:
+    """The processor in the run's folder, which the main process builds unless a checkpoint is continued.
+
+    One vocabulary and one pair of statistics for all processes, and for all of the run.
+    """
+    folder = Path(config.train.output_dir) / "processor"
+    is_kept = _continued_checkpoint(config) is not None and folder.is_dir()
+    if accelerator.is_main_process and not is_kept:
+        unfinished = folder.with_name("processor.new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        build().save_pretrained(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    accelerator.wait_for_everyone()
+    return AutoProcessor.from_pretrained(folder)
+
+
+def _save_start(config: RunConfig, accelerator: Accelerator) -> None:
+    """Settings and environment into the run's folder, before the first step."""
+    if accelerator.is_main_process:
+        folder = Path(config.train.output_dir)
+        config.save(folder / "run.yaml")
+        facts = json.dumps(environment(accelerator), indent=1)
+        (folder / "environment.json").write_text(facts + "\n", encoding="utf-8")
+    accelerator.wait_for_everyone()
 
 
 def _validation(
@@ -232,4 +256,4 @@ def _finish(
     return run
 
 
-__all__ = ["FREE_KEYS", "RunResult", "environment", "prepare_folder", "pretrain"]
+__all__ = ["FREE_KEYS", "RESULTS", "RunResult", "environment", "prepare_folder", "pretrain", "refuse_changes"]

@@ -3,10 +3,13 @@
 """What changes with the step: learning rate (warm-up, cosine) and the teacher's EMA decay (cosine)."""
 
 import math
+from collections.abc import Mapping
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup_lr_rate
+
+_STATE = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
 
 
 def build_lr_schedule(optimizer: Optimizer, *, warmup_steps: int, num_steps: int, end_ratio: float) -> LRScheduler:
@@ -21,6 +24,27 @@ def build_lr_schedule(optimizer: Optimizer, *, warmup_steps: int, num_steps: int
     )
 
 
+def schedule_state(schedule: LRScheduler) -> dict[str, object]:
+    """The position of a schedule as plain numbers, which JSON keeps to the bit; `restore_schedule` takes them."""
+    state = schedule.state_dict()
+    return {name: state[name] for name in _STATE}
+
+
+def restore_schedule(schedule: LRScheduler, state: Mapping[str, object]) -> None:
+    """Puts `schedule` where it was when `schedule_state` was called.
+
+    Raises:
+        ValueError: if numbers are missing.
+    """
+    missing = [name for name in _STATE if name not in state]
+    if missing:
+        raise ValueError(
+            f"`schedule` of the checkpoint lacks {missing}, got {sorted(state)}. It is of another "
+            "version: start again with --overwrite, or with --model set to what it exported."
+        )
+    schedule.load_state_dict(schedule.state_dict() | {name: state[name] for name in _STATE})
+
+
 def ema_decay(step: int, num_steps: int, start: float, end: float) -> float:
     """Weight the teacher keeps of itself in the update after step `step` (from 0) of `num_steps`.
 
@@ -32,4 +56,4 @@ def ema_decay(step: int, num_steps: int, start: float, end: float) -> float:
     return end - (end - start) * (1 + math.cos(math.pi * step / num_steps)) / 2
 
 
-__all__ = ["build_lr_schedule", "ema_decay"]
+__all__ = ["build_lr_schedule", "ema_decay", "restore_schedule", "schedule_state"]
