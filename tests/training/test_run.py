@@ -18,8 +18,6 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProces
 
 from hf_audiolang import LogMelFeatureExtractor
 from hf_audiolang.data import Record, TooManyBadExamples
-from hf_audiolang.data.captions import split_held_out
-from hf_audiolang.data.registry import build_dataset
 from hf_audiolang.models.modeling_slap import SlapForPreTraining
 from hf_audiolang.training import load_run_config, next_commands, pretrain
 from hf_audiolang.training.build import SMOKE_SIZES, build_datasets
@@ -35,7 +33,12 @@ CAPTIONS = ["a dog barks", "a siren wails", "rain falls", "a bell rings twice", 
 @pytest.fixture(autouse=True)
 def _fresh_accelerate(monkeypatch):
     monkeypatch.chdir(ROOT)  # the configurations name the model folders from there
+    forget_accelerate()  # other tests leave theirs, perhaps of another precision
     yield
+    forget_accelerate()
+
+
+def forget_accelerate() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     PartialState._reset_state()
@@ -129,6 +132,7 @@ def test_the_card_says_what_was_measured_and_nothing_else(tmp_path, tiny_config)
     assert "# run\n" in card.text
     assert "synthetic data only" in card.text
     assert "4 steps of 4 clips" in card.text
+    assert "Losses: contrastive x 1.0, masked x 1.0, caption x 0.5." in card.text
     assert "{{" not in card.text
     assert "{%" not in card.text
 
@@ -200,17 +204,21 @@ def test_a_bad_file_is_left_out_and_counted_or_stops_the_run(tmp_path, tiny_conf
     shutil.copytree(sound_folder, folder)
     spoiled = np.full(16000, np.nan, dtype=np.float32)
     soundfile.write(folder / "sound_15.wav", spoiled, 16000, subtype="FLOAT")  # its header is fine
-    held_out = split_held_out(build_dataset(str(folder), "train"))[1]
-    assert "sound_15.wav" not in held_out.ids
-    (folder / held_out.ids[0]).unlink()
-    soundfile.write(folder / held_out.ids[0], spoiled, 16000, subtype="FLOAT", format="WAV")
+    held_out = tmp_path / "held_out"
+    shutil.copytree(sound_folder, held_out)
+    soundfile.write(held_out / "sound_00.wav", spoiled, 16000, subtype="FLOAT")
     arguments = ("--train_data", str(folder), "--batch_size", "24", "--max_steps", "2", "--save_steps", "1")
-    result = run(tmp_path, tiny_config, *arguments)
+    result = run(tmp_path, tiny_config, *arguments, "--eval_data", str(held_out))
     (message,) = result.progress.bad_examples
     assert "sound_15.wav" in message
     assert (tmp_path / "run" / "bad_examples.txt").read_text() == f"{message}\n"
-    assert len(result.examples) == len(held_out) - 1
+    assert [path.stem for path in result.examples] == [f"sound_{number:02d}" for number in range(1, 9)]
     assert (tmp_path / "run" / "figures" / "scene.png").is_file()  # of another clip than the first
+    assert result.report["records"][0]["data"] == "held_out"
+    for path in held_out.glob("sound_*"):
+        soundfile.write(path, spoiled[:9], 16000, subtype="FLOAT", format="WAV")
+    with pytest.raises(ValueError, match=r"`eval_data`: none of the 30 held-out clips can be used.*Repair"):
+        run(tmp_path / "none", tiny_config, *arguments, "--eval_data", str(held_out))
     with pytest.raises(ValueError, match=r"sound_15\.wav"):
         run(tmp_path / "strict", tiny_config, *arguments, "--on_bad_example", "error")
     for number in range(0, 15, 3):
@@ -297,6 +305,9 @@ def test_a_folder_with_a_run_is_not_overwritten_by_accident(tmp_path, tiny_confi
         path.touch()
     run(tmp_path, tiny_config, "--max_steps", "1", "--resume", "--log_steps", "5")
     assert all(path.exists() for path in old)
+    with pytest.raises(FileNotFoundError, match="no_such_data"):
+        run(tmp_path, tiny_config, "--overwrite", "--train_data", "no_such_data")
+    assert all(path.exists() for path in old)  # a slip on the command line costs nothing
     run(tmp_path, tiny_config, "--max_steps", "1", "--overwrite")
     assert [line["step"] for line in read_log(tmp_path / "run" / LOG_FILE)] == [1]
     assert not any(path.exists() for path in old)

@@ -40,6 +40,7 @@ from .finish import (
     evaluate_run,
     export_model,
     labels_of,
+    readable_clips,
     write_bad_examples,
     write_examples,
     write_figures,
@@ -96,12 +97,18 @@ def pretrain(config: RunConfig) -> RunResult:
         FloatingPointError: at a loss that is not finite; the last checkpoint is from before it.
     """
     accelerator = build_accelerator(config.train)
-    prepare_folder(config, accelerator)
+    refuse_overwriting(config)
     feature_extractor = build_feature_extractor(config.model)
     check_final_test(config, feature_extractor.sampling_rate)
     train_data, held_out = build_datasets(config, feature_extractor.sampling_rate)
+    if held_out is not None and not readable_clips(held_out, 1, feature_extractor.sampling_rate):
+        raise ValueError(
+            f"`eval_data`: none of the {len(held_out)} held-out clips can be used, so the model could not be tested. "
+            "Repair the files (a warning above names each), or give others as --eval_data."
+        )
     sampler, num_steps = plan_batches(config, train_data, accelerator)
     refuse_changes(config)
+    remove_old_run(config, accelerator)  # not before everything else has been checked
     processor = _shared_processor(config, accelerator, lambda: build_processor(config, feature_extractor, train_data))
     model = build_model(config, processor.tokenizer)
     _describe(model, train_data, num_steps)
@@ -127,24 +134,33 @@ def pretrain(config: RunConfig) -> RunResult:
     return run
 
 
-def prepare_folder(config: RunConfig, accelerator: Accelerator) -> None:
-    """Makes sure that no run is overwritten by accident; with `overwrite`, removes what would be mixed with the new.
+def refuse_overwriting(config: RunConfig) -> None:
+    """Makes sure that no run is overwritten by accident.
 
     Raises:
         FileExistsError: if the folder holds a run and neither `resume` nor `overwrite` is set.
     """
-    folder, settings = Path(config.train.output_dir), config.train
-    has_run = (folder / LOG_FILE).is_file() or find_last_checkpoint(checkpoint_folder(config)) is not None
-    if has_run and not settings.resume and not settings.overwrite:
+    if _has_run(config) and not config.train.resume and not config.train.overwrite:
         raise FileExistsError(
-            f"`output_dir` {str(folder)!r} already holds a run. Add --resume to continue it, --overwrite to delete it "
-            "and start again, or choose another --output_dir."
+            f"`output_dir` {config.train.output_dir!r} already holds a run. Add --resume to continue it, --overwrite "
+            "to delete it and start again, or choose another --output_dir."
         )
+
+
+def remove_old_run(config: RunConfig, accelerator: Accelerator) -> None:
+    """With `overwrite`, removes what the old run in the folder left, so that it is not mixed with the new one."""
+    is_doomed = config.train.overwrite and _has_run(config)
     accelerator.wait_for_everyone()
-    if has_run and settings.overwrite and accelerator.is_main_process:
+    if is_doomed and accelerator.is_main_process:
+        folder = Path(config.train.output_dir)
         for path in [checkpoint_folder(config), *(folder / name for name in (*RESULTS, LOG_FILE))]:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
+
+
+def _has_run(config: RunConfig) -> bool:
+    is_logged = (Path(config.train.output_dir) / LOG_FILE).is_file()
+    return is_logged or find_last_checkpoint(checkpoint_folder(config)) is not None
 
 
 def environment(accelerator: Accelerator) -> dict[str, object]:
@@ -256,4 +272,13 @@ def _finish(
     return run
 
 
-__all__ = ["FREE_KEYS", "RESULTS", "RunResult", "environment", "prepare_folder", "pretrain", "refuse_changes"]
+__all__ = [
+    "FREE_KEYS",
+    "RESULTS",
+    "RunResult",
+    "environment",
+    "pretrain",
+    "refuse_changes",
+    "refuse_overwriting",
+    "remove_old_run",
+]
