@@ -23,6 +23,7 @@ from transformers.utils import logging
 
 from hf_audiolang.data.audio_io import AudioError, record_waveform
 from hf_audiolang.data.records import Record, RecordDataset
+from hf_audiolang.evaluation.embed import AudioOptions
 from hf_audiolang.evaluation.figures import plot_losses, plot_scene, plot_test_scene
 from hf_audiolang.evaluation.metrics import MissingResourceError
 from hf_audiolang.evaluation.report import (
@@ -66,7 +67,8 @@ def evaluate_run(
     else:
         name = public_data_name(data.eval_data or data.train_data)
         name = name if data.eval_data else f"held-out part of {name}"
-        report = evaluate_retrieval_only(model, processor, held_out, data=name)
+        options = AudioOptions(on_bad_example=data.on_bad_example)
+        report = evaluate_retrieval_only(model, processor, held_out, data=name, options=options)
     write_report(report, config.train.output_dir)
     return report, readable_clips(held_out, NUM_EXAMPLES, processor.feature_extractor.sampling_rate)
 

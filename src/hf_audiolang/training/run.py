@@ -22,6 +22,7 @@ from transformers.utils import logging
 
 from hf_audiolang.data.records import RecordDataset
 from hf_audiolang.evaluation import retrieval
+from hf_audiolang.evaluation.embed import AudioOptions
 
 from .build import (
     build_datasets,
@@ -239,7 +240,8 @@ def _validation(
     if config.eval.eval_steps == 0 or held_out is None:
         return None
     clips = [held_out[index] for index in range(min(config.eval.eval_size, len(held_out)))]
-    return lambda model: retrieval.evaluate(model.base_model, processor, clips)
+    options = AudioOptions(on_bad_example=config.data.on_bad_example)
+    return lambda model: retrieval.evaluate(model.base_model, processor, clips, options=options)
 
 
 def _describe(model: PreTrainedModel, train_data: RecordDataset, num_steps: int) -> None:
