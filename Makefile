@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: pretrain test lint format setup clean
+.PHONY: pretrain test format setup clean
 
 pretrain: .venv/ready  ## train, evaluate and export a small SLAP on the embedded data; takes up an interrupted run
 	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/slap_scenes.yaml --resume
