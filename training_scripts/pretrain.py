@@ -16,8 +16,8 @@ import os
 import sys
 import traceback
 
-# Read when torch is imported. By default waiting threads spin for long: on cores shared with other programs a step then
-# takes three times the CPU time. A short spin is within a few percent of the default on an idle machine.
+# Read when torch is imported. By default waiting threads spin for long: on cores shared with other programs a step
+# then takes three times the CPU time. A short spin costs an idle machine a few percent.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import hf_audiolang
