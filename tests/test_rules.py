@@ -49,6 +49,16 @@ def imports_of(path: Path) -> list[tuple[int, str]]:
     return found
 
 
+def room_of_import(path: Path, level: int, module: str) -> str | None:
+    """First folder or file below the package that an import reaches, absolute or relative; None outside of it."""
+    parts = module.split(".") if module else []
+    if level == 0:
+        return parts[1] if parts[0] == "hf_audiolang" and len(parts) > 1 else None
+    folders = path.relative_to(PACKAGE).parts[:-1]
+    reached = [*folders[: len(folders) - (level - 1)], *parts]
+    return reached[0] if reached else None
+
+
 def functions_of(path: Path) -> list[ast.FunctionDef]:
     return [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)]
 
@@ -98,9 +108,9 @@ def test_rooms_import_only_rooms_below_them(path):
     if room not in ALLOWED:
         return
     for level, module in imports_of(path):
-        parts = module.split(".")
-        if level == 0 and parts[0] == "hf_audiolang" and len(parts) > 1:
-            assert parts[1] in ALLOWED[room] | {room}, f"{name_of(path)} may not import {module}"
+        target = room_of_import(path, level, module)
+        if target is not None:
+            assert target in ALLOWED[room] | {room}, f"{name_of(path)} may not import {'.' * level}{module}"
 
 
 @pytest.mark.parametrize("path", SOURCES + SCRIPTS, ids=name_of)

@@ -7,7 +7,7 @@ import torch
 from slap_reference import reference_tokens
 from tiny import tiny_batch, tiny_slap_audio_config, tiny_slap_config
 
-from hf_audiolang import SlapAudioModel
+from hf_audiolang import SlapAudioConfig, SlapAudioModel
 from hf_audiolang.models import layers_attention
 
 # frames per clip: several patch columns, one column, one frame, equal lengths, shorter than the window
@@ -467,3 +467,20 @@ def test_attention_that_knows_no_packing_is_refused():
     model.config._attn_implementation = "home_made"
     with pytest.raises(ValueError, match=r"'home_made' knows no packed sequences\. Choose 'sdpa'"):
         model(torch.randn(1, 98, 64))
+
+
+def test_gradients_are_equal_to_the_bit_with_two_threads():
+    torch.manual_seed(3)
+    embeddings = SlapAudioModel(SlapAudioConfig(num_hidden_layers=1, use_frequency_embedding=True)).embeddings
+    patches, position = torch.randn(6000, 256), torch.arange(6000)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        results = []
+        for _ in range(6):
+            embeddings.zero_grad()
+            embeddings(patches, position, None).square().sum().backward()
+            results.append(embeddings.frequency_embedding.grad.clone())
+    finally:
+        torch.set_num_threads(num_threads)
+    assert all(torch.equal(result, results[0]) for result in results)

@@ -9,6 +9,7 @@ full; RMSNorm, SwiGLU ] x layers -> RMSNorm -> packed tokens (N, D) -> unpack ->
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -53,7 +54,8 @@ class SlapAudioEmbeddings(nn.Module):
         if is_masked is not None:
             tokens = torch.where(is_masked.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
         if self.frequency_embedding is not None:
-            tokens = tokens + self.frequency_embedding[token_position % self.num_bands]
+            # not by indexing, whose gradient is summed in no fixed order when there are several threads
+            tokens = tokens + F.embedding(token_position % self.num_bands, self.frequency_embedding)
         return tokens
 
 
