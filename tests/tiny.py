@@ -7,12 +7,14 @@ All widths differ, so that a mixed-up axis or tower fails; weights are drawn wid
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import ModernBertConfig, PreTrainedTokenizerFast
+from transformers import BertConfig, ModernBertConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from hf_audiolang import (
     AudioLangProcessor,
     CaptionDecoderConfig,
     LogMelFeatureExtractor,
+    M2dClapAudioConfig,
+    M2dClapConfig,
     SlapAudioConfig,
     SlapConfig,
 )
@@ -99,6 +101,54 @@ def tiny_slap_config(**overrides) -> SlapConfig:
     return SlapConfig(**(numbers | overrides))
 
 
+def tiny_m2d_clap_audio_config(**overrides) -> M2dClapAudioConfig:
+    """Three layers of width 24 on 80 mel bins, positions for 112 frames: 5 bands x 7 columns."""
+    numbers = {
+        "hidden_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "intermediate_size": 44,
+        "max_frames": 112,
+    }
+    return M2dClapAudioConfig(**(numbers | overrides))
+
+
+def tiny_bert_config(**overrides) -> BertConfig:
+    """Two BERT layers of width 16, wide weights, without dropout."""
+    numbers = {
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 28,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.15,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "pad_token_id": PAD,
+    }
+    return BertConfig(**(numbers | overrides))
+
+
+def tiny_m2d_clap_config(**overrides) -> M2dClapConfig:
+    """M2D-CLAP stage 1 with the tiny encoder, a tiny BERT and a linear text projection; towers as `tiny_slap_config`.
+
+    `text_config=None` is the form without a text encoder, with embeddings of width 10 unless told otherwise.
+    """
+    builders = {"audio_config": tiny_m2d_clap_audio_config, "text_config": tiny_bert_config}
+    numbers = {
+        "predictor_hidden_size": 20,
+        "predictor_num_layers": 2,
+        "predictor_num_heads": 2,
+        "predictor_intermediate_size": 36,
+        "text_embedding_size": 10,
+    }
+    for name, build in builders.items():
+        given = overrides.pop(name, {})
+        numbers[name] = build(**given) if isinstance(given, dict) and "model_type" not in given else given
+    return M2dClapConfig(**(numbers | overrides))
+
+
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """One token per known word, lower case, `[CLS] words [SEP]`, ModernBERT's special tokens."""
     ids = {word: number for number, word in enumerate(VOCABULARY)}
@@ -128,7 +178,7 @@ def tiny_processor() -> AudioLangProcessor:
     return AudioLangProcessor(extractor, tiny_tokenizer())
 
 
-def tiny_batch(config: SlapConfig | SlapAudioConfig, seed: int) -> dict[str, torch.Tensor]:
+def tiny_batch(config: PreTrainedConfig, seed: int) -> dict[str, torch.Tensor]:
     """Four clips and captions of different lengths; only the audio entries for an audio configuration."""
     generator = torch.Generator().manual_seed(seed)
     audio_config = getattr(config, "audio_config", config)

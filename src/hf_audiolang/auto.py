@@ -16,21 +16,34 @@ from transformers import (
     ProcessorMixin,
 )
 
+from hf_audiolang.models.configuration_audio_projector import AudioProjectorConfig
+from hf_audiolang.models.configuration_m2d_clap import M2dClapAudioConfig, M2dClapConfig
 from hf_audiolang.models.configuration_slap import SlapAudioConfig, SlapConfig
 from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
+from hf_audiolang.models.modeling_audio_projector import AudioProjector
+from hf_audiolang.models.modeling_m2d_clap import M2dClapModel
+from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
+from hf_audiolang.models.modeling_m2d_clap_pretraining import M2dClapForPreTraining
 from hf_audiolang.models.modeling_slap import SlapForPreTraining, SlapModel
 from hf_audiolang.models.modeling_slap_audio import SlapAudioModel
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
 
-CONFIGS = (SlapAudioConfig, SlapConfig)
+CONFIGS = (M2dClapAudioConfig, M2dClapConfig, SlapAudioConfig, SlapConfig)  # those with a processor of ours
 MODELS = {
-    AutoModel: ((SlapAudioConfig, SlapAudioModel), (SlapConfig, SlapModel)),
-    AutoModelForPreTraining: ((SlapConfig, SlapForPreTraining),),
+    AutoModel: (
+        (AudioProjectorConfig, AudioProjector),
+        (M2dClapAudioConfig, M2dClapAudioModel),
+        (M2dClapConfig, M2dClapModel),
+        (SlapAudioConfig, SlapAudioModel),
+        (SlapConfig, SlapModel),
+    ),
+    AutoModelForPreTraining: ((M2dClapConfig, M2dClapForPreTraining), (SlapConfig, SlapForPreTraining)),
 }
 
 
 def register_all() -> None:
     """Makes `AutoModel`, `AutoProcessor` and their siblings know every class of the package; safe to call again."""
+    AutoConfig.register(AudioProjectorConfig.model_type, AudioProjectorConfig, exist_ok=True)
     for config in CONFIGS:
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoFeatureExtractor.register(config, LogMelFeatureExtractor, exist_ok=True)

@@ -10,10 +10,27 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_batch, tiny_processor, tiny_slap_audio_config, tiny_slap_config
+from tiny import (
+    tiny_batch,
+    tiny_m2d_clap_audio_config,
+    tiny_m2d_clap_config,
+    tiny_processor,
+    tiny_slap_audio_config,
+    tiny_slap_config,
+)
 from transformers import AutoModel
 
-from hf_audiolang import SlapAudioModel, SlapForPreTraining, SlapModel, export_with_code
+from hf_audiolang import (
+    AudioProjector,
+    AudioProjectorConfig,
+    M2dClapAudioModel,
+    M2dClapForPreTraining,
+    M2dClapModel,
+    SlapAudioModel,
+    SlapForPreTraining,
+    SlapModel,
+    export_with_code,
+)
 
 # None in sys.modules makes an import fail, however the package was installed
 REFUSE = """
@@ -51,25 +68,43 @@ rows = classify(tone, candidate_labels=["a dog", "a siren"])
 assert sys.modules["hf_audiolang"] is None
 """
 AUTO_CLASSES = {
+    AudioProjector: "AutoModel",
+    M2dClapAudioModel: "AutoModel",
+    M2dClapModel: "AutoModel",
+    M2dClapForPreTraining: "AutoModelForPreTraining",
     SlapAudioModel: "AutoModel",
     SlapModel: "AutoModel",
     SlapForPreTraining: "AutoModelForPreTraining",
 }
 
 
+CONFIGS = {
+    AudioProjector: AudioProjectorConfig(hidden_size=24, intermediate_size=24),
+    M2dClapAudioModel: tiny_m2d_clap_audio_config(),
+    M2dClapModel: tiny_m2d_clap_config(),
+    M2dClapForPreTraining: tiny_m2d_clap_config(),
+    SlapAudioModel: tiny_slap_audio_config(),
+    SlapModel: tiny_slap_config(),
+    SlapForPreTraining: tiny_slap_config(),
+}
+
+
+def make_inputs(config) -> dict[str, torch.Tensor]:
+    if isinstance(config, AudioProjectorConfig):
+        return {"hidden_states": torch.randn(2, 9, 24, generator=torch.Generator().manual_seed(1))}
+    return {name: value for name, value in tiny_batch(config, seed=1).items() if name != "labels"}
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A folder per public class, loaded and run once by one process that cannot import the package."""
     root = tmp_path_factory.mktemp("remote")
-    batch = tiny_batch(tiny_slap_config(), seed=1)
-    for model_class in AUTO_CLASSES:
+    for model_class, config in CONFIGS.items():
         torch.manual_seed(2)
-        is_audio = model_class is SlapAudioModel
-        model = model_class(tiny_slap_audio_config() if is_audio else tiny_slap_config()).eval()
-        wanted = ("input_features", "input_features_mask") if is_audio else tuple(batch)
+        model = model_class(config).eval()
         folder = root / model_class.__name__
         export_with_code(model, tiny_processor() if model_class is SlapModel else None, folder)
-        torch.save({name: batch[name] for name in wanted if name != "labels"}, folder / "inputs.pt")
+        torch.save(make_inputs(config), folder / "inputs.pt")
     script = root / "script.py"
     script.write_text(REFUSE + SCRIPT)
     classes = json.dumps({model_class.__name__: auto_class for model_class, auto_class in AUTO_CLASSES.items()})

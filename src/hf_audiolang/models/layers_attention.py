@@ -224,16 +224,25 @@ class SelfAttention(nn.Module):
 
     is_causal = False
 
-    def __init__(self, config, use_bias: bool = False, window: int | None = None):
+    def __init__(
+        self,
+        config,
+        use_bias: bool = False,
+        window: int | None = None,
+        hidden_size: int | None = None,
+        num_heads: int | None = None,
+    ):
+        """Sizes default to those of `config`, which also says how attention is computed."""
         super().__init__()
         self.config = config
-        self.num_heads = config.num_attention_heads
-        self.head_dim = config.hidden_size // config.num_attention_heads
+        width = hidden_size or config.hidden_size
+        self.num_heads = num_heads or config.num_attention_heads
+        self.head_dim = width // self.num_heads
         self.window = window
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=use_bias)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=use_bias)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=use_bias)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=use_bias)
+        self.q_proj = nn.Linear(width, width, bias=use_bias)
+        self.k_proj = nn.Linear(width, width, bias=use_bias)
+        self.v_proj = nn.Linear(width, width, bias=use_bias)
+        self.o_proj = nn.Linear(width, width, bias=use_bias)
 
     def forward(
         self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: PackedLayout | None, keep: Tensor
@@ -263,6 +272,32 @@ class SelfAttention(nn.Module):
         else:
             output, weights = padded_attention(query, key, value, keep, self.config._attn_implementation)
         return self.o_proj(output.flatten(-2)), weights
+
+    def pool(self, hidden_states: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor]:
+        """Attention of each sequence's first token over the whole sequence, all that a pooling block needs.
+
+        Args:
+            hidden_states: (N, D) packed with `layout`.
+
+        Returns:
+            (S, D) one row per sequence in packed order, and the weights (N, H), which sum to 1 over a sequence.
+        """
+        heads = (self.num_heads, self.head_dim)
+        first = hidden_states.index_select(0, layout.cu_seqlens[:-1])
+        query = self.q_proj(first).unflatten(-1, heads)  # (S, H, head_dim)
+        key = self.k_proj(hidden_states).unflatten(-1, heads)
+        value = self.v_proj(hidden_states).unflatten(-1, heads)
+        sizes = [count * length for count, length in layout.groups]
+        counts = [count for count, _ in layout.groups]
+        outputs, weights = [], []
+        groups = zip(query.split(counts), key.split(sizes), value.split(sizes), layout.groups, strict=True)
+        for q, k, v, (count, length) in groups:
+            k, v = k.unflatten(0, (count, length)), v.unflatten(0, (count, length))  # (count, length, H, head_dim)
+            scores = torch.einsum("chd,clhd->clh", q, k) * self.head_dim**-0.5
+            share = scores.float().softmax(1).to(v.dtype)  # (count, length, H)
+            outputs.append(torch.einsum("clh,clhd->chd", share, v).flatten(1))
+            weights.append(share.flatten(0, 1))
+        return self.o_proj(torch.cat(outputs)), torch.cat(weights)
 
 
 def padded_attention(

@@ -79,6 +79,27 @@ class PackedLayout:
             groups=[(len(list(same)), length) for length, same in groupby(lengths[order].tolist())],
         )
 
+    def with_leading_token(self) -> PackedLayout:
+        """Layout of the same sequences with one more token at the start of each, see `prepend_token`."""
+        batch, length = self.token_mask.shape
+        first_of = self.cu_seqlens[:-1].long()  # packed index of each sequence's first token
+        rows = self.seq_ids.index_select(0, first_of)  # (B,)
+        at = first_of + torch.arange(batch, device=rows.device)  # where the new tokens stand
+        is_new = torch.zeros(len(self.token_index) + batch, dtype=torch.bool, device=rows.device)
+        is_new[at] = True
+        shifted = torch.arange(len(is_new), device=rows.device) - is_new.cumsum(0)  # index of the old tokens
+        shifted = shifted.clamp(min=0, max=max(len(self.token_index) - 1, 0))
+        seq_ids = self.seq_ids.index_select(0, shifted).index_copy(0, at, rows)
+        old_index = self.token_index + torch.div(self.token_index, length, rounding_mode="floor") + 1
+        token_index = old_index.index_select(0, shifted).index_copy(0, at, rows * (length + 1))
+        return PackedLayout(
+            token_mask=torch.cat([torch.ones_like(self.token_mask[:, :1]), self.token_mask], dim=1),
+            token_index=token_index,
+            seq_ids=seq_ids,
+            cu_seqlens=self.cu_seqlens + torch.arange(len(self.cu_seqlens), device=rows.device, dtype=torch.int32),
+            groups=[(count, tokens + 1) for count, tokens in self.groups],
+        )
+
 
 def pack(padded: Tensor, layout: PackedLayout) -> Tensor:
     """Real tokens of a padded tensor: (B, L, ...) -> (N, ...) in packed order."""
@@ -92,4 +113,28 @@ def unpack(packed: Tensor, layout: PackedLayout) -> Tensor:
     return padded.index_copy(0, layout.token_index, packed).unflatten(0, (batch, length))
 
 
-__all__ = ["PackedLayout", "pack", "unpack"]
+def prepend_token(packed: Tensor, token: Tensor, layout: PackedLayout) -> Tensor:
+    """Puts `token` (D,) before each sequence: (N, D) -> (N + B, D), in the order of `layout.with_leading_token()`."""
+    parts = []
+    for part, (count, length) in zip(packed.split(_sizes(layout)), layout.groups, strict=True):
+        leading = token.to(part.dtype).expand(count, 1, -1)
+        parts.append(torch.cat([leading, part.unflatten(0, (count, length))], dim=1).flatten(0, 1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def drop_leading_token(packed: Tensor, layout: PackedLayout) -> Tensor:
+    """Undoes `prepend_token`: (N + B, D) -> (N, D), `layout` being the one without the leading tokens."""
+    sizes = [size + count for size, (count, _) in zip(_sizes(layout), layout.groups, strict=True)]
+    parts = [
+        part.unflatten(0, (count, length + 1))[:, 1:].flatten(0, 1)
+        for part, (count, length) in zip(packed.split(sizes), layout.groups, strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _sizes(layout: PackedLayout) -> list[int]:
+    """Packed tokens of each group."""
+    return [count * length for count, length in layout.groups]
+
+
+__all__ = ["PackedLayout", "drop_leading_token", "pack", "prepend_token", "unpack"]

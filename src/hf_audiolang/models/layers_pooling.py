@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers_mlp import GeluMlp
@@ -15,6 +16,11 @@ def masked_mean(hidden_states: Tensor, mask: Tensor) -> Tensor:
     """Mean over real positions: (B, T, D) with bool mask (B, T) -> (B, D); padding may hold anything."""
     kept = torch.where(mask.unsqueeze(-1), hidden_states, 0.0)
     return kept.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def unit_rows(embeds: Tensor) -> Tensor:
+    """Rows of length 1, computed in float32: (B, E) -> (B, E)."""
+    return F.normalize(embeds.float(), dim=-1).to(embeds.dtype)
 
 
 class AttentionPooling(nn.Module):
@@ -62,4 +68,4 @@ def _softmax_sum(scores: Tensor, value: Tensor, layout: PackedLayout) -> Tensor:
     return summed / total.unsqueeze(-1)
 
 
-__all__ = ["AttentionPooling", "masked_mean"]
+__all__ = ["AttentionPooling", "masked_mean", "unit_rows"]

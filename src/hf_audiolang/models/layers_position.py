@@ -1,10 +1,11 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""Positions: rotary embeddings over time and frequency, rotary embeddings over text, and fixed sine tables."""
+"""Positions: rotary embeddings over time and frequency or over text; sine tables of text and of patch grids."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -59,4 +60,41 @@ def sinusoidal_positions(num_tokens: int, hidden_size: int, device: torch.device
     return torch.cat([sin, cos], dim=-1)
 
 
-__all__ = ["apply_rotary", "rotary_angles_1d", "rotary_angles_2d", "sinusoidal_positions"]
+def sincos_table_2d(num_bands: int, num_columns: int, hidden_size: int) -> Tensor:
+    """Fixed table of MAE for a patch grid, row 0 for the class token: (1 + num_bands * num_columns, hidden_size).
+
+    Row 1 + f * num_columns + t holds sines and cosines of t in its first half and of f in its second, with
+    frequencies 10000 ** (-i / (hidden_size / 4)); row 0 is zero. Computed in float64, returned in float32.
+    """
+    quarter = hidden_size // 4
+    inverse = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    time = torch.arange(num_columns, dtype=torch.float64).repeat(num_bands).unsqueeze(-1) * inverse
+    band = torch.arange(num_bands, dtype=torch.float64).repeat_interleave(num_columns).unsqueeze(-1) * inverse
+    table = torch.cat([time.sin(), time.cos(), band.sin(), band.cos()], dim=-1)
+    return torch.cat([torch.zeros_like(table[:1]), table]).float()
+
+
+def resize_table_2d(table: Tensor, num_bands: int, num_columns: int) -> Tensor:
+    """The table of a grid with another number of columns: (1 + bands * T, D) -> (1 + bands * num_columns, D).
+
+    A longer table is interpolated bicubically (corners not aligned, no antialiasing), a shorter one is cut off at the
+    end, as M2D does for longer training input. The class token's row stays.
+    """
+    grid = table[1:].unflatten(0, (num_bands, -1))  # (bands, T, D)
+    if num_columns <= grid.shape[1]:
+        resized = grid[:, :num_columns]
+    else:
+        image = grid.permute(2, 0, 1).unsqueeze(0).float()
+        image = F.interpolate(image, (num_bands, num_columns), mode="bicubic", align_corners=False)
+        resized = image[0].permute(1, 2, 0).to(table.dtype)
+    return torch.cat([table[:1], resized.flatten(0, 1)])
+
+
+__all__ = [
+    "apply_rotary",
+    "resize_table_2d",
+    "rotary_angles_1d",
+    "rotary_angles_2d",
+    "sincos_table_2d",
+    "sinusoidal_positions",
+]

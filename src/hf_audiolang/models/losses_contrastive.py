@@ -12,7 +12,7 @@ from .losses_distributed import gather_rows, process_rank
 
 
 def contrastive_loss(audio_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE over the in-batch pairs of all processes (SLAP Eq. 3, with the minus sign it lacks).
+    """Symmetric InfoNCE over the in-batch pairs of all processes (SLAP Eq. 3 with the minus sign it lacks; CLAP).
 
     Each process scores its own rows against the columns of all; with gradients averaged over processes, as DDP does,
     the result is that of one process holding the joined batch.
@@ -32,6 +32,22 @@ def contrastive_loss(audio_embeds: Tensor, text_embeds: Tensor, logit_scale: Ten
     loss_per_audio = F.cross_entropy(logit_scale * audio_embeds @ gather_rows(text_embeds).T, targets)
     loss_per_text = F.cross_entropy(logit_scale * text_embeds @ gather_rows(audio_embeds).T, targets)
     return (loss_per_audio + loss_per_text) / 2
+
+
+def ungathered_contrastive_loss(audio_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor) -> Tensor:
+    """The value of `contrastive_loss` with the gradient of published code that gathers without gradient.
+
+    Every process scores all pairs, but only its own rows carry gradient. After DDP's averaging over W processes the
+    encoders receive 1 / W of the true gradient, `logit_scale` all of it (M2D-CLAP's code; W = 4 in its training).
+    Arguments and result as `contrastive_loss`; the two are one and the same with one process.
+    """
+    targets = _own_columns(audio_embeds, text_embeds)
+    all_audio, all_text = gather_rows(audio_embeds.detach()), gather_rows(text_embeds.detach())
+    all_audio = all_audio.index_copy(0, targets, audio_embeds)
+    all_text = all_text.index_copy(0, targets, text_embeds)
+    logits = logit_scale * all_audio @ all_text.T
+    targets = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
 def sigmoid_contrastive_loss(
@@ -68,4 +84,4 @@ def _own_columns(audio_embeds: Tensor, text_embeds: Tensor) -> Tensor:
     return torch.arange(len(audio_embeds), device=audio_embeds.device) + offset
 
 
-__all__ = ["contrastive_loss", "sigmoid_contrastive_loss"]
+__all__ = ["contrastive_loss", "sigmoid_contrastive_loss", "ungathered_contrastive_loss"]

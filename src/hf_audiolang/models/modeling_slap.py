@@ -10,18 +10,18 @@
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
 from .configuration_slap import SlapConfig
+from .layers_logit_scale import LogitScale
 from .layers_masking import block_masked_positions, random_masked_positions
 from .layers_packing import PackedLayout, pack, unpack
 from .layers_patch import time_steps_of
-from .layers_pooling import AttentionPooling
+from .layers_pooling import AttentionPooling, unit_rows
 from .layers_prototypes import PrototypeHead
 from .layers_spec_augment import spec_augment
 from .layers_teacher import freeze_teacher, update_teacher
@@ -33,19 +33,7 @@ from .modeling_caption_decoder import CaptionDecoder
 from .modeling_loading import StrictTowersMixin
 from .modeling_outputs import AudioEncoderOutput, AudioFrameOutput, AudioTextOutput, PreTrainingOutput
 from .modeling_slap_audio import SlapAudioModel
-
-
-class LogitScale(nn.Module):
-    """Learned multiplier of the similarities, kept as its logarithm, with the bias of the sigmoid loss if used."""
-
-    def __init__(self, has_bias: bool):
-        super().__init__()
-        self.log_scale = nn.Parameter(torch.empty(()))
-        self.bias = nn.Parameter(torch.empty(())) if has_bias else None
-
-    def forward(self) -> Tensor:
-        """Returns () the multiplier 1 / temperature."""
-        return self.log_scale.float().exp()
+from .modeling_text import build_text_model, takes_token_types
 
 
 class SlapPreTrainedModel(StrictTowersMixin, PreTrainedModel):
@@ -108,7 +96,7 @@ class SlapModel(SlapPreTrainedModel):
         super().__init__(config)
         audio_width, text_width = config.audio_config.hidden_size, config.text_config.hidden_size
         self.audio_model = SlapAudioModel(config.audio_config)
-        self.text_model = _build_text_model(config.text_config)
+        self.text_model = build_text_model(config.text_config)
         eps = config.rms_norm_eps
         self.audio_pooling = AttentionPooling(audio_width, config.audio_config.num_attention_heads, eps)
         self.text_pooling = AttentionPooling(text_width, config.text_config.num_attention_heads, eps)
@@ -170,7 +158,7 @@ class SlapModel(SlapPreTrainedModel):
         pooled = self.text_pooling(pack(output.last_hidden_state, layout), layout)
         return BaseModelOutputWithPooling(
             last_hidden_state=output.last_hidden_state,
-            pooler_output=_unit(self.text_projection(pooled)),
+            pooler_output=unit_rows(self.text_projection(pooled)),
             hidden_states=output.get("hidden_states"),
             attentions=output.get("attentions"),
         )
@@ -201,7 +189,7 @@ class SlapModel(SlapPreTrainedModel):
 
     def embed_clips(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
         """Unit-norm embeddings of packed token sequences: (N, D) -> (B, E)."""
-        return _unit(self.audio_projection(self.audio_pooling(tokens, layout)))
+        return unit_rows(self.audio_projection(self.audio_pooling(tokens, layout)))
 
     @can_return_tuple
     def forward(
@@ -236,7 +224,10 @@ class SlapModel(SlapPreTrainedModel):
                 "`get_audio_features` for one modality."
             )
         shared = {name: kwargs[name] for name in ("output_hidden_states", "output_attentions") if name in kwargs}
-        token_types = {"token_type_ids": kwargs["token_type_ids"]} if self._takes_token_types(kwargs) else {}
+        if "token_type_ids" in kwargs and takes_token_types(self.config.text_config):
+            token_types = {"token_type_ids": kwargs["token_type_ids"]}
+        else:
+            token_types = {}
         audio = self.get_audio_features(input_features, input_features_mask, **shared)
         text = self.get_text_features(input_ids, attention_mask, **shared, **token_types)
         audio_embeds, text_embeds = audio.pooler_output, text.pooler_output
@@ -261,9 +252,6 @@ class SlapModel(SlapPreTrainedModel):
                 bias = self.logit_scale.bias.float()
                 return sigmoid_contrastive_loss(audio_embeds, text_embeds, self.logit_scale(), bias)
             return contrastive_loss(audio_embeds, text_embeds, self.logit_scale())
-
-    def _takes_token_types(self, kwargs: dict) -> bool:
-        return "token_type_ids" in kwargs and hasattr(self.config.text_config, "type_vocab_size")
 
 
 class SlapForPreTraining(SlapPreTrainedModel):
@@ -461,14 +449,6 @@ class SlapForPreTraining(SlapPreTrainedModel):
         return caption_loss(states, self.caption_decoder.embed_tokens.weight, labels[:, 1:])
 
 
-def _build_text_model(text_config) -> PreTrainedModel:
-    """Any transformers text encoder; without the pooling layer that BERT's family would add and nobody reads."""
-    model = AutoModel.from_config(text_config)
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None
-    return model
-
-
 def _projection(width: int, projection_dim: int | None) -> nn.Module:
     return nn.Identity() if projection_dim is None else nn.Linear(width, projection_dim, bias=False)
 
@@ -491,11 +471,6 @@ def _prototype_head(config: SlapConfig) -> PrototypeHead:
         config.num_prototypes,
         config.prototype_layers,
     )
-
-
-def _unit(embeds: Tensor) -> Tensor:
-    """Unit-norm rows, computed in float32."""
-    return F.normalize(embeds.float(), dim=-1).to(embeds.dtype)
 
 
 __all__ = ["SlapForPreTraining", "SlapModel"]

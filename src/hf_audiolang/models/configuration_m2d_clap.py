@@ -1,0 +1,157 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""Configurations of M2D-CLAP: the audio encoder alone, and the system with its training numbers."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_audio_projector import AudioProjectorConfig
+
+
+@strict
+class M2dClapAudioConfig(PreTrainedConfig):
+    """Numbers of the M2D audio encoder; the defaults are ViT-Base on 6.08 s (M2D-CLAP IV-A)."""
+
+    model_type = "m2d_clap_audio_model"
+    base_config_key = "audio_config"
+
+    hidden_size: int = 768  # IV-A1
+    num_hidden_layers: int = 12  # IV-A1
+    num_attention_heads: int = 12  # IV-A1
+    intermediate_size: int = 3072  # IV-A1
+    layer_norm_eps: float = 1e-6  # authors' code
+    num_mel_bins: int = 80  # IV-A1
+    patch_mel_bins: int = 16  # IV-A1
+    patch_frames: int = 16  # IV-A1
+    max_frames: int = 608  # frames the position table covers; longer clips are encoded in pieces of this length
+    feature_frame_rate_hz: float | int = 100.0  # input frames per second, hop 10 ms; IV-A1
+
+    def validate_patches(self):
+        """Raises if the mel bins are not a whole number of patches, or no patch fits into `max_frames`."""
+        if self.num_mel_bins % self.patch_mel_bins != 0:
+            raise ValueError(
+                f"`num_mel_bins` must be a multiple of `patch_mel_bins`, got {self.num_mel_bins} and "
+                f"{self.patch_mel_bins}. Choose a patch height that divides the mel bins."
+            )
+        if self.max_frames < self.patch_frames:
+            raise ValueError(
+                f"`max_frames` must be at least `patch_frames` = {self.patch_frames}, got {self.max_frames}. Enlarge "
+                "it to the longest input, in frames."
+            )
+
+    def validate_widths(self):
+        """Raises if the width does not fit the heads or the 2-D sine table."""
+        if self.hidden_size % self.num_attention_heads != 0 or self.hidden_size % 4 != 0:
+            raise ValueError(
+                "`hidden_size` must be a multiple of `num_attention_heads` and of 4 (sines and cosines of two axes), "
+                f"got {self.hidden_size} and {self.num_attention_heads} heads. Change the width or the heads."
+            )
+
+    @property
+    def num_frequency_patches(self) -> int:
+        """Patches per time column."""
+        return self.num_mel_bins // self.patch_mel_bins
+
+    @property
+    def num_time_patches(self) -> int:
+        """Columns of the position table."""
+        return self.max_frames // self.patch_frames
+
+    @property
+    def frame_feature_size(self) -> int:
+        """Width of `frame_features`: the patches of one column, concatenated (Eq. 2)."""
+        return self.num_frequency_patches * self.hidden_size
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Output frames per second."""
+        return self.feature_frame_rate_hz / self.patch_frames
+
+
+@strict
+class M2dClapConfig(PreTrainedConfig):
+    """Towers of M2D-CLAP and the numbers of its training; the defaults are those of stage 1.
+
+    Sections, equations and tables are the paper's. Where its authors' code differs or adds a number the comment says
+    so. The ablations are values of these fields: an MLP or two-block projector (Fig. 5) in `projector_config`, other
+    text encoders (Tables X, XI) in `text_config` or `text_embedding_size`, a text projector only (projector type
+    "mean" and `text_projector` "mlp") or in addition (`text_projector` "mlp"), Tables XII and XIII; whether stage 2
+    trains the encoder is a matter of what the run freezes.
+    """
+
+    model_type = "m2d_clap"
+    sub_configs_defaults = {
+        "audio_config": M2dClapAudioConfig,
+        "projector_config": AudioProjectorConfig,
+        "text_config": SubConfigSpec(AutoConfig, model_type="bert", optional=True),
+    }
+
+    audio_config: dict | PreTrainedConfig | None = None
+    projector_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None  # None: no text encoder, captions come as embeddings
+    text_pooling: Literal["cls", "mean", "last"] = "cls"  # BERT of stage 2: the first token; GTE: the mean
+    text_embedding_size: int = 4096  # width of caption embeddings, NV-Embed-v2 (IV-A2a); a text encoder's own width
+    text_embedding_model: str | None = None  # whose embeddings these are, to refuse those of another model
+    text_projector: Literal["none", "linear", "mlp"] = "linear"  # stage 1 IV-A2a: linear; stage 2 IV-A2b: none
+
+    contrastive_weight: float | int = 0.01  # lambda_clap, Eq. 5 and Fig. 4; 0 is M2D alone
+    masked_weight: float | int = 1.0  # lambda_m2d, Eq. 5; 0 (stages 2, 2.1) leaves predictor and teacher out
+    logit_scale_init_value: float = 2.6593  # log(1 / 0.07), Eq. 3; the code begins stages 2 and 2.1 with 4.6052
+    logit_scale_max: float = 4.6052  # log(100), authors' code
+    reference_gather: bool = False  # True: the authors' gather without gradient, 1 / processes of the true one
+
+    masking_ratio: float = 0.7  # IV-A2a; 0.3 in stage 2, 0 in stage 2.1 (IV-A2b)
+    mask_style: Literal["random", "span", "structured"] = "random"  # the code's stage 2: "structured"
+    mask_span_columns: int = 10  # columns of one run with "span"; authors' code
+    structured_keep: Literal["marked", "unmarked"] = "marked"  # "marked" is what the authors' code does
+    masked_loss: Literal["cosine", "mse"] = "cosine"  # Eq. 1
+    teacher_init: Literal["random", "copy"] = "random"  # the code's; a loaded encoder is copied in any case
+    predictor_hidden_size: int = 512  # authors' code
+    predictor_num_layers: int = 8  # authors' code
+    predictor_num_heads: int = 16  # authors' code
+    predictor_intermediate_size: int = 2048  # authors' code
+
+    def __post_init__(self, **kwargs):
+        fits_projector = self.projector_config is None
+        super().__post_init__(**kwargs)
+        width = self.audio_config.hidden_size
+        if fits_projector:
+            self.projector_config.hidden_size = self.projector_config.intermediate_size = width
+        if self.projector_config.hidden_size != width:
+            raise ValueError(
+                f"`projector_config.hidden_size` must be the width of the audio encoder, {width}, got "
+                f"{self.projector_config.hidden_size}. Set it to {width}."
+            )
+        if self.text_config is not None:
+            self.text_embedding_size = self.text_config.hidden_size
+        if self.text_projector == "none" and self.text_embedding_size != width:
+            raise ValueError(
+                f"`text_projector` 'none' needs caption embeddings as wide as the audio encoder, {width}, got "
+                f"{self.text_embedding_size}. Choose 'linear', or widths that agree."
+            )
+
+    def validate_training_numbers(self):
+        """Raises for a masking ratio that leaves nothing to see or nothing to predict."""
+        if not 0 <= self.masking_ratio < 1:
+            raise ValueError(f"`masking_ratio` must be at least 0 and below 1, got {self.masking_ratio}.")
+        if self.masked_weight > 0 and self.masking_ratio == 0:
+            raise ValueError(
+                f"`masking_ratio` is 0 with `masked_weight` {self.masked_weight}: nothing would be predicted. Raise "
+                "the ratio, or set the weight to 0."
+            )
+        if self.predictor_hidden_size % self.predictor_num_heads != 0 or self.predictor_hidden_size % 4 != 0:
+            raise ValueError(
+                "`predictor_hidden_size` must be a multiple of `predictor_num_heads` and of 4, got "
+                f"{self.predictor_hidden_size} and {self.predictor_num_heads} heads. Change one of them."
+            )
+
+    @property
+    def embedding_size(self) -> int:
+        """Width E of the shared space."""
+        return self.audio_config.hidden_size
+
+
+__all__ = ["M2dClapAudioConfig", "M2dClapConfig"]

@@ -1,0 +1,24 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""The learned multiplier of similarities."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class LogitScale(nn.Module):
+    """Learned multiplier of the similarities, kept as its logarithm, with the bias of the sigmoid loss if used."""
+
+    def __init__(self, has_bias: bool):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.empty(()))
+        self.bias = nn.Parameter(torch.empty(())) if has_bias else None
+
+    def forward(self) -> Tensor:
+        """Returns () the multiplier 1 / temperature."""
+        return self.log_scale.float().exp()
+
+
+__all__ = ["LogitScale"]
