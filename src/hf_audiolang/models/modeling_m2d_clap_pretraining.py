@@ -183,7 +183,8 @@ class M2dClapForPreTraining(M2dClapPreTrainedModel):
         """The losses of paired clips and captions (Eq. 1, 4, 5).
 
         Args:
-            input_features: (B, T, F) normalised log-mel, T at most `audio_config.max_frames`.
+            input_features: (B, T, F) normalised log-mel. T may exceed `audio_config.max_frames` by less than a patch,
+                as crops of just that duration do; those frames are left out.
             input_features_mask: (B, T) True at real frames, or None when all are.
             input_ids: (B, L) caption tokens, for a model with a text encoder.
             attention_mask: (B, L) True at real tokens, or None when all are.
@@ -196,13 +197,7 @@ class M2dClapForPreTraining(M2dClapPreTrainedModel):
             ValueError: if a clip is longer than the position table, or everything or nothing of a clip is hidden.
         """
         encoder = self.m2d_clap.audio_model
-        grid = encoder.patch_grid(input_features, input_features_mask)
-        if grid.num_pieces > 1:
-            raise ValueError(
-                f"`input_features` has {input_features.shape[1]} frames, but the position table covers "
-                f"{self.config.audio_config.max_frames}. Train on shorter crops (`max_seconds`), or call "
-                "`resize_positions`."
-            )
+        grid = encoder.patch_grid(*self._within_table(input_features, input_features_mask))
         if masked_positions is None:
             masked_positions = self._draw_masked_positions(grid.token_mask)
         visible = PackedLayout.from_mask(grid.token_mask & ~masked_positions)
@@ -221,6 +216,19 @@ class M2dClapForPreTraining(M2dClapPreTrainedModel):
         return PreTrainingOutput(
             loss=loss, loss_terms=terms, metrics=metrics, audio_embeds=audio_embeds, text_embeds=text_embeds
         )
+
+    def _within_table(
+        self, input_features: Tensor, input_features_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The batch without surplus frames of less than a patch."""
+        audio = self.config.audio_config
+        if input_features.shape[1] >= audio.max_frames + audio.patch_frames:
+            raise ValueError(
+                f"`input_features` has {input_features.shape[1]} frames, but the position table covers "
+                f"{audio.max_frames}. Train on shorter crops (`max_seconds`), or call `resize_positions`."
+            )
+        mask = None if input_features_mask is None else input_features_mask[:, : audio.max_frames]
+        return input_features[:, : audio.max_frames], mask
 
     def _draw_masked_positions(self, token_mask: Tensor) -> Tensor:
         config = self.config
