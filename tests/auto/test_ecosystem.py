@@ -4,28 +4,86 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_batch, tiny_processor, tiny_slap_audio_config, tiny_slap_config
+from tiny import (
+    tiny_batch,
+    tiny_m2d_clap_audio_config,
+    tiny_m2d_clap_config,
+    tiny_processor,
+    tiny_slap_audio_config,
+    tiny_slap_config,
+    tiny_tokenizer,
+)
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining, AutoProcessor, pipeline
 
 from hf_audiolang import (
     AudioLangProcessor,
+    AudioProjector,
     LogMelFeatureExtractor,
+    M2dClapAudioModel,
+    M2dClapForPreTraining,
+    M2dClapModel,
     SlapAudioModel,
     SlapForPreTraining,
     SlapModel,
 )
 
 
+@dataclass(frozen=True)
+class Family:
+    """The classes of a system, a tiny configuration of it and of its encoder, and a processor that fits."""
+
+    encoder: type
+    system: type
+    pretraining: type
+    config: Callable
+    audio_config: Callable
+    processor: Callable
+    prefix: str
+
+
+def m2d_clap_processor() -> AudioLangProcessor:
+    return AudioLangProcessor(LogMelFeatureExtractor.from_preset("m2d_clap"), tiny_tokenizer())
+
+
+FAMILIES = {
+    "slap": Family(
+        SlapAudioModel,
+        SlapModel,
+        SlapForPreTraining,
+        tiny_slap_config,
+        tiny_slap_audio_config,
+        tiny_processor,
+        "slap.",
+    ),
+    "m2d_clap": Family(
+        M2dClapAudioModel,
+        M2dClapModel,
+        M2dClapForPreTraining,
+        tiny_m2d_clap_config,
+        tiny_m2d_clap_audio_config,
+        m2d_clap_processor,
+        "m2d_clap.",
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request) -> Family:
+    return FAMILIES[request.param]
+
+
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("slap")
+def model_folder(family, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(4)
-    SlapModel(tiny_slap_config()).save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
+    family.system(family.config()).save_pretrained(folder)
+    family.processor().save_pretrained(folder)
     return folder
 
 
@@ -33,39 +91,50 @@ def tone(seconds: float, hertz: float) -> np.ndarray:
     return np.sin(2 * np.pi * hertz * np.arange(int(16000 * seconds)) / 16000).astype(np.float32)
 
 
-def test_auto_classes_load_everything_from_one_folder(model_folder):
-    assert type(AutoModel.from_pretrained(model_folder)) is SlapModel
+def test_auto_classes_load_everything_from_one_folder(family, model_folder):
+    assert type(AutoModel.from_pretrained(model_folder)) is family.system
     assert type(AutoProcessor.from_pretrained(model_folder)) is AudioLangProcessor
     assert type(AutoFeatureExtractor.from_pretrained(model_folder)) is LogMelFeatureExtractor
 
 
-def test_encoder_of_a_full_checkpoint_is_not_random(model_folder):
+def test_encoder_of_a_full_checkpoint_is_not_random(family, model_folder):
     model = AutoModel.from_pretrained(model_folder)
-    encoder = SlapAudioModel.from_pretrained(model_folder)
+    encoder = family.encoder.from_pretrained(model_folder)
     for (name, loaded), (_, original) in zip(
         encoder.named_parameters(), model.audio_model.named_parameters(), strict=True
     ):
         assert torch.equal(loaded, original), name
 
 
-def test_towers_without_weights_refuse(tmp_path):
-    SlapAudioModel(tiny_slap_audio_config()).save_pretrained(tmp_path / "audio")
+def test_towers_without_weights_refuse(family, tmp_path):
+    family.encoder(family.audio_config()).save_pretrained(tmp_path / "audio")
     with pytest.raises(ValueError, match="allow_random_encoder=True"):
-        SlapModel.from_pretrained(tmp_path / "audio", config=tiny_slap_config())
-    model = SlapModel.from_pretrained(tmp_path / "audio", config=tiny_slap_config(), allow_random_encoder=True)
-    assert isinstance(model, SlapModel)
-    tiny_slap_config().save_pretrained(tmp_path / "empty")
+        family.system.from_pretrained(tmp_path / "audio", config=family.config())
+    model = family.system.from_pretrained(tmp_path / "audio", config=family.config(), allow_random_encoder=True)
+    assert isinstance(model, family.system)
+    family.config().save_pretrained(tmp_path / "empty")
     with pytest.raises(OSError, match="no file named"):
         AutoModel.from_pretrained(tmp_path / "empty")
 
 
-def test_pretraining_continues_from_an_exported_model(model_folder):
-    model, info = SlapForPreTraining.from_pretrained(model_folder, output_loading_info=True)
-    assert all(not name.startswith("slap.") for name in info["missing_keys"])
-    assert type(AutoModelForPreTraining.from_pretrained(model_folder)) is SlapForPreTraining
+def test_pretraining_continues_from_an_exported_model(family, model_folder):
+    model, info = family.pretraining.from_pretrained(model_folder, output_loading_info=True)
+    assert all(not name.startswith(family.prefix) for name in info["missing_keys"])
+    assert type(AutoModelForPreTraining.from_pretrained(model_folder)) is family.pretraining
     exported = AutoModel.from_pretrained(model_folder)
-    for loaded, original in zip(model.slap.parameters(), exported.parameters(), strict=True):
+    for loaded, original in zip(model.base_model.parameters(), exported.parameters(), strict=True):
         assert torch.equal(loaded, original)
+
+
+def test_projector_of_a_full_checkpoint_loads_alone(tmp_path):
+    torch.manual_seed(4)
+    system = M2dClapModel(tiny_m2d_clap_config())
+    system.save_pretrained(tmp_path)
+    projector = AudioProjector.from_pretrained(tmp_path)
+    for (name, loaded), original in zip(
+        projector.named_parameters(), system.audio_projection.parameters(), strict=True
+    ):
+        assert torch.equal(loaded, original), name
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -97,13 +166,13 @@ def test_sentence_transformers_encodes_text_and_audio(model_folder):
     np.testing.assert_allclose(encoder.encode(clips), audio.numpy(), atol=1e-5)
 
 
-def test_transformers_trainer_trains_it(tmp_path):
+def test_transformers_trainer_trains_it(family, tmp_path):
     from transformers import Trainer, TrainingArguments
 
     torch.manual_seed(4)
-    model = SlapForPreTraining(tiny_slap_config())
+    model = family.pretraining(family.config())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    batch = tiny_batch(tiny_slap_config(), seed=1)
+    batch = tiny_batch(family.config(), seed=1)
     rows = [{name: value[i] for name, value in batch.items()} for i in range(len(batch["input_ids"]))]
     arguments = TrainingArguments(
         str(tmp_path), max_steps=2, per_device_train_batch_size=len(rows), report_to=[], use_cpu=True, save_steps=2
@@ -111,8 +180,8 @@ def test_transformers_trainer_trains_it(tmp_path):
     result = Trainer(model, arguments, train_dataset=rows).train()
     assert np.isfinite(result.training_loss)
     changed = {name for name, p in model.named_parameters() if not torch.equal(p.cpu(), before[name])}
-    assert "slap.audio_model.layers.0.attn.q_proj.weight" in changed
-    assert not any(name.startswith("teacher_audio_model") for name in changed), "the Trainer never moves the teacher"
+    assert f"{family.prefix}audio_model.layers.0.attn.q_proj.weight" in changed
+    assert not any(name.startswith("teacher_") for name in changed), "the Trainer never moves the teacher"
 
 
 def test_importing_twice_registers_once():

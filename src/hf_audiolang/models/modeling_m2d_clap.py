@@ -32,7 +32,7 @@ class M2dClapPreTrainedModel(StrictTowersMixin, PreTrainedModel):
 
     config: M2dClapConfig
     base_model_prefix = "m2d_clap"
-    main_input_name = "input_features"
+    main_input_name = "input_ids"
     input_modalities = ("audio", "text")
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False
@@ -209,8 +209,8 @@ class M2dClapModel(M2dClapPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_features: Tensor | None = None,
         input_ids: Tensor | None = None,
+        input_features: Tensor | None = None,
         attention_mask: Tensor | None = None,
         input_features_mask: Tensor | None = None,
         text_embeddings: Tensor | None = None,
@@ -220,8 +220,8 @@ class M2dClapModel(M2dClapPreTrainedModel):
         """Scores every clip against every caption.
 
         Args:
-            input_features: (B_audio, T, F) normalised log-mel.
             input_ids: (B_text, L) token ids.
+            input_features: (B_audio, T, F) normalised log-mel.
             attention_mask: (B_text, L) True at real tokens, or None when all are.
             input_features_mask: (B_audio, T) True at real frames, or None when all are.
             text_embeddings: (B_text, text_embedding_size) embeddings of the captions, instead of `input_ids`.

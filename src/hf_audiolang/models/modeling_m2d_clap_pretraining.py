@@ -87,6 +87,7 @@ class M2dClapForPreTraining(M2dClapPreTrainedModel):
         ['contrastive', 'masked']
     """
 
+    main_input_name = "input_features"
     _required_weights = r"m2d_clap\."
 
     def __init__(self, config: M2dClapConfig):
