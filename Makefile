@@ -2,10 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: pretrain test format setup clean
+.PHONY: pretrain m2d-clap test format setup clean
 
 pretrain: .venv/ready  ## train, evaluate and export a small SLAP on the embedded data; takes up an interrupted run
 	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/slap_scenes.yaml --resume
+
+SCENES := m2d_clap_scenes_stage
+m2d-clap: .venv/ready  ## the same for a small M2D-CLAP in its three stages, and their values side by side
+	$(BIN)/python training_scripts/precompute_text.py configs/pretrain/$(SCENES)1.yaml
+	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/$(SCENES)1.yaml --resume
+	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/$(SCENES)2.yaml --resume
+	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/$(SCENES)2_1.yaml --resume
+	$(BIN)/hf-audiolang compare runs/$(SCENES)1 runs/$(SCENES)2 runs/$(SCENES)2_1
 
 test: .venv/ready  ## lint and the default test run: offline, CPU, under six minutes on two cores
 	$(BIN)/ruff check .

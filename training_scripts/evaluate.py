@@ -5,8 +5,9 @@
     python training_scripts/evaluate.py runs/slap_scenes/model
     python training_scripts/evaluate.py runs/slap_scenes/model --data my_sounds --output_dir runs/my_evaluation
 
-The embedded data gives retrieval, order, unseen pairs, zero-shot and frame scores; a folder with captions
-(metadata.csv or metadata.jsonl), a `datasets` folder or a Hub id gives retrieval.
+The embedded data gives retrieval, order, unseen pairs, zero-shot and frame scores and a linear probe (extra `eval`);
+a folder with captions (metadata.csv or metadata.jsonl), a `datasets` folder or a Hub id gives retrieval. A model
+without text encoder, such as an audio encoder alone, gets the probe.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 
 from hf_audiolang.data.registry import build_dataset
+from hf_audiolang.evaluation.capabilities import check_text_input
 from hf_audiolang.evaluation.embed import BAD_EXAMPLE_RULES, LONG_AUDIO_RULES, AudioOptions
 from hf_audiolang.evaluation.figures import plot_test_scene
 from hf_audiolang.evaluation.report import (
@@ -39,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> None:
     """One evaluation."""
     model, processor = load_model(options.model, options.device)
+    if options.figure or options.data != "sound_scenes":
+        check_text_input(model, processor)  # both compare sounds with words
     reading = AudioOptions(options.batch_seconds, options.max_seconds, options.long_audio, options.on_bad_example)
     output_dir = options.output_dir or default_output_dir(options.model)
     if options.data == "sound_scenes":

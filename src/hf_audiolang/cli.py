@@ -1,10 +1,14 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""The command `hf-audiolang`: one function per sub-command, each a call of the Python function of the same purpose.
+"""The command `hf-audiolang`: its sub-commands and options; what they do is in `commands_files` and `commands_runs`.
 
     hf-audiolang classify FILE... --labels "a dog barking, a siren" --model DIR
     hf-audiolang embed FOLDER --model DIR --output sounds.safetensors
     hf-audiolang search "rain on a roof" FOLDER --model DIR
+    hf-audiolang explain FILE --model DIR
+    hf-audiolang map FOLDER --model DIR
+    hf-audiolang compare RUN RUN...
+    hf-audiolang convert SYSTEM CHECKPOINT FOLDER
     hf-audiolang bench frontend
 
 Exit codes: 0 done; 1 done, but some files could not be read (they are named on stderr) or a comparison shows a loss;
@@ -12,9 +16,8 @@ Exit codes: 0 done; 1 done, but some files could not be read (they are named on 
 """
 
 import argparse
-import json
+import importlib
 import sys
-from pathlib import Path
 
 DONE, SOMETHING_FAILED, NOT_DONE = 0, 1, 2
 
@@ -27,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = build_parser().parse_args(arguments)
     try:
-        return options.run(options)
+        return find_command(options)(options)
     except (OSError, ValueError, ImportError) as error:
         message = str(error).replace("\n", " ")
         print(f"hf-audiolang {options.command}: {message}", file=sys.stderr)
@@ -36,12 +39,31 @@ def main(arguments: list[str] | None = None) -> int:
         return NOT_DONE
 
 
+def find_command(options: argparse.Namespace):
+    """The function that runs a parsed command; imports what it needs."""
+    return getattr(importlib.import_module(f"hf_audiolang.{options.module}"), f"run_{options.command}")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all sub-commands; it imports nothing heavy, so that `--help` answers at once."""
     parser = argparse.ArgumentParser(prog="hf-audiolang", description="Sound and text with one model.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (
+        _add_classify,
+        _add_embed,
+        _add_search,
+        _add_explain,
+        _add_map,
+        _add_compare,
+        _add_convert,
+        _add_bench,
+    ):
+        add(commands)
+    return parser
 
-    classify = _add_command(commands, "classify", run_classify, "tell which of your labels describes a sound file")
+
+def _add_classify(commands) -> None:
+    classify = _add_command(commands, "classify", "files", "tell which of your labels describes a sound file")
     classify.add_argument("files", nargs="+", metavar="FILE", help="sound files, or folders with sound files")
     classify.add_argument("--labels", nargs="+", required=True, help='words for the sounds: "a dog barking, a siren"')
     classify.add_argument(
@@ -53,12 +75,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model_arguments(classify)
     _add_json_argument(classify)
 
-    embed = _add_command(commands, "embed", run_embed, "write the embeddings of sound files")
+
+def _add_embed(commands) -> None:
+    embed = _add_command(commands, "embed", "files", "write the embeddings of sound files")
     embed.add_argument("files", nargs="+", metavar="FILE|FOLDER", help="sound files, or folders with sound files")
     embed.add_argument("--output", required=True, help="file to write: .safetensors or .npz")
     _add_model_arguments(embed)
 
-    search = _add_command(commands, "search", run_search, "find the sound files that a text describes")
+
+def _add_search(commands) -> None:
+    search = _add_command(commands, "search", "files", "find the sound files that a text describes")
     search.add_argument("text", metavar="TEXT", help="what to look for")
     search.add_argument(
         "files", nargs="+", metavar="FOLDER", help="folders or files to search, or one file written by `embed`"
@@ -67,7 +93,61 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model_arguments(search)
     _add_json_argument(search)
 
-    bench = _add_command(commands, "bench", run_bench, "measure this package against its peers on this machine")
+
+def _add_explain(commands) -> None:
+    explain = _add_command(commands, "explain", "files", "draw where in a sound file a M2D-CLAP model looks")
+    explain.add_argument("files", nargs="+", metavar="FILE", help="sound files, or folders with sound files")
+    explain.add_argument(
+        "--output",
+        default=None,
+        metavar="OUT.png",
+        help="picture to write, or with several files a folder (default: NAME_attention.png here)",
+    )
+    explain.add_argument("--captions", nargs="+", default=[], metavar="TEXT", help="texts to compare the sound with")
+    explain.add_argument("--npz", action="store_true", help="also write the arrays, beside the picture")
+    _add_model_arguments(explain, long_audio=False)
+    _add_json_argument(explain, "print the attention as JSON; the picture is drawn with --output or --npz only")
+
+
+def _add_map(commands) -> None:
+    command = _add_command(commands, "map", "files", "draw sound files of known classes as points in a plane")
+    command.add_argument("folder", metavar="FOLDER", help="folder with one sub-folder of sound files per class")
+    command.add_argument("--output", default="map.png", help="picture to write (default: %(default)s)")
+    command.add_argument(
+        "--features",
+        choices=["clap", "audio"],
+        default="clap",
+        help="embeddings in the space shared with text, or the audio encoder's own features (default: %(default)s)",
+    )
+    command.add_argument("--csv", default=None, metavar="OUT.csv", help="also write the points to a file")
+    _add_model_arguments(command)
+    _add_json_argument(command)
+
+
+def _add_compare(commands) -> None:
+    compare = _add_command(commands, "compare", "runs", "print the values of finished runs side by side")
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, with a metrics.json")
+    compare.add_argument("--all", action="store_true", help="every metric, not only the main ones")
+    _add_json_argument(compare)
+
+
+def _add_convert(commands) -> None:
+    convert = _add_command(commands, "convert", "runs", "turn an official checkpoint into a folder to load from")
+    convert.add_argument("system", metavar="SYSTEM", help="name of the system, such as m2d_clap")
+    convert.add_argument("checkpoint", metavar="CHECKPOINT", help="the official file")
+    convert.add_argument("output", metavar="FOLDER", help="folder to write, new or empty")
+    convert.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of the converter, instead of what it infers; values are JSON or plain text",
+    )
+
+
+def _add_bench(commands) -> None:
+    bench = _add_command(commands, "bench", "runs", "measure this package against its peers on this machine")
     bench.add_argument("suite", metavar="SUITE", help="name of a suite, or `compare` with two result files")
     bench.add_argument("results", nargs="*", metavar="RESULT.json", help="for `compare`: the old and the new result")
     bench.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
@@ -76,141 +156,36 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--output", default=None, metavar="RESULT.json", help="also write the result to a file")
     bench.add_argument("--tiny", action="store_true", help="small inputs, to try the suite; no figures to quote")
     _add_json_argument(bench)
-    return parser
 
 
-def run_classify(options: argparse.Namespace) -> int:
-    """`classify`: prints the labels of each file, best first."""
-    from hf_audiolang.inference import classify_files
-
-    model, processor = _load_quietly(options)
-    labels = [label.strip() for text in options.labels for label in text.split(",") if label.strip()]
-    templates = options.template[0] if len(options.template) == 1 else options.template
-    found = classify_files(
-        options.files, labels, model, processor, templates=templates, options=_audio_options(options)
-    )
-    rankings = {file: found.ranking(row) for row, file in enumerate(found.files)}
-    if options.json:
-        rows = [{"file": file, "labels": ranking} for file, ranking in rankings.items()]
-        print(json.dumps({"files": rows, "failed": list(found.failed)}, indent=2))
-    else:
-        for file, ranking in rankings.items():
-            print(f"{file}\n" + "\n".join(f"  {_score(entry)}  {entry['label']}" for entry in ranking))
-    return _report_failed(found.failed)
-
-
-def run_embed(options: argparse.Namespace) -> int:
-    """`embed`: writes the embeddings of files to one file."""
-    from hf_audiolang.inference import check_embedding_path, embed_files, save_embeddings
-
-    check_embedding_path(options.output)
-    model, processor = _load_quietly(options)
-    embedded = embed_files(options.files, model, processor, options=_audio_options(options))
-    save_embeddings(embedded, options.output)
-    num_files, width = embedded.embeds.shape
-    print(f"{options.output}: {num_files} embeddings of width {width}")
-    return _report_failed(embedded.failed)
-
-
-def run_search(options: argparse.Namespace) -> int:
-    """`search`: prints the files nearest to a text, best first."""
-    from hf_audiolang.inference import EMBEDDING_SUFFIXES, load_embeddings, search_files
-
-    is_stored = len(options.files) == 1 and Path(options.files[0]).suffix in EMBEDDING_SUFFIXES
-    files = load_embeddings(options.files[0]) if is_stored else options.files
-    model, processor = _load_quietly(options)
-    found = search_files(options.text, files, model, processor, top_k=options.top, options=_audio_options(options))
-    hits = [{"file": hit.file, "similarity": hit.similarity} for hit in found.hits[0]]
-    if options.json:
-        print(json.dumps({"text": options.text, "hits": hits, "failed": list(found.failed)}, indent=2))
-    else:
-        print("\n".join(f"{hit['similarity']:6.3f}  {hit['file']}" for hit in hits))
-    return _report_failed(found.failed)
-
-
-def run_bench(options: argparse.Namespace) -> int:
-    """`bench`: runs a suite, or compares two results of one; code 1 if a comparison shows a loss."""
-    from hf_audiolang import benchmarks
-
-    if options.suite == "compare":
-        if len(options.results) != 2:
-            raise ValueError(
-                f"`compare` needs two result files, got {len(options.results)}. Give the old and the new."
-            )
-        changes = benchmarks.compare(*options.results)
-        print(json.dumps(changes, indent=2) if options.json else "\n".join(map(_change, changes)))
-        return SOMETHING_FAILED if any(change["is_loss"] for change in changes) else DONE
-    if options.results:
-        raise ValueError(f"Only `compare` takes result files, got {options.results}. Give one suite and options.")
-    report = benchmarks.run_suite(
-        options.suite,
-        device=options.device,
-        threads=options.threads,
-        rounds=options.rounds,
-        json_path=options.output,
-        is_tiny=options.tiny,
-    )
-    print(json.dumps(report, indent=2) if options.json else benchmarks.format_report(report))
-    return DONE
-
-
-def _add_command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+def _add_command(commands, name: str, module: str, text: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    command.set_defaults(run=run)
+    command.set_defaults(module=f"commands_{module}")
     return command
 
 
-def _add_model_arguments(command: argparse.ArgumentParser) -> None:
+def _add_model_arguments(command: argparse.ArgumentParser, *, long_audio: bool = True) -> None:
     command.add_argument("--model", required=True, help="folder of a trained model, or the id of one on the Hub")
     command.add_argument("--device", default=None, help="cpu, cuda, ... (default: cuda if there is one)")
     command.add_argument("--max_seconds", type=float, default=None, help="longest piece (default: the model's limit)")
-    command.add_argument(
-        "--long_audio",
-        choices=["chunk_mean", "crop"],
-        default="chunk_mean",
-        help="longer files: mean over equal pieces, or only the beginning (default: %(default)s)",
-    )
+    if long_audio:
+        command.add_argument(
+            "--long_audio",
+            choices=["chunk_mean", "crop"],
+            default="chunk_mean",
+            help="longer files: mean over equal pieces, or only the beginning (default: %(default)s)",
+        )
 
 
-def _add_json_argument(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print JSON")
+def _add_json_argument(command: argparse.ArgumentParser, text: str = "print JSON") -> None:
+    command.add_argument("--json", action="store_true", help=text)
 
 
-def _load_quietly(options: argparse.Namespace):
-    """Model and processor, without the loading bars and notes that would mix with the answer."""
-    from transformers.utils import logging
-
-    from hf_audiolang.inference import load_model
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    return load_model(options.model, options.device)
-
-
-def _audio_options(options: argparse.Namespace):
-    from hf_audiolang.evaluation.embed import AudioOptions
-
-    return AudioOptions(max_seconds=options.max_seconds, long_audio=options.long_audio)
-
-
-def _score(entry: dict) -> str:
-    if "probability" in entry:
-        return f"{entry['probability']:6.1%}"
-    return f"{entry['similarity']:6.3f}"
-
-
-def _change(change: dict) -> str:
-    after = "not measured" if change["after"] is None else f"{change['after']:.2f}x ({change['change']:+.0%})"
-    return f"{change['name']}: {change['before']:.2f}x -> {after}{'  LOSS' if change['is_loss'] else ''}"
-
-
-def _report_failed(failed: tuple[str, ...]) -> int:
-    for message in failed:
-        print(f"left out: {message}", file=sys.stderr)
-    return SOMETHING_FAILED if failed else DONE
-
+ADDERS = (
+    _add_classify, _add_embed, _add_search, _add_explain, _add_map, _add_compare, _add_convert, _add_bench,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())
 
-__all__ = ["build_parser", "main", "run_bench", "run_classify", "run_embed", "run_search"]
+__all__ = ["build_parser", "find_command", "main"]

@@ -6,7 +6,8 @@
 
 The functions take a model folder (or Hub id), or a loaded model with its processor. Files that cannot be read are
 named in `failed` and do not stop the others. A file longer than the feature extractor's limit is cut into equal
-pieces whose embeddings are averaged (`AudioOptions.long_audio`).
+pieces whose embeddings are averaged (`AudioOptions.long_audio`). A model without text encoder embeds files and does
+nothing else; an audio encoder alone gives its pooled output, normalised.
 """
 
 import json
@@ -20,10 +21,11 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import nn
-from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoFeatureExtractor, AutoModel, AutoProcessor, PreTrainedModel
 
 from hf_audiolang.data.audio_io import CODEC_SUFFIXES
 from hf_audiolang.data.records import Record
+from hf_audiolang.evaluation.capabilities import AudioProcessor, check_text_input, has_text_encoder
 from hf_audiolang.evaluation.embed import AudioOptions, embed_records, embed_texts
 from hf_audiolang.evaluation.results import package_version
 from hf_audiolang.evaluation.search import nearest
@@ -107,7 +109,7 @@ def classify_files(
     files: Iterable[str | Path],
     labels: Sequence[str],
     model: str | Path | PreTrainedModel,
-    processor: ProcessorMixin | None = None,
+    processor: AudioProcessor | None = None,
     *,
     templates: Sequence[str] | str = DEFAULT_TEMPLATES,
     options: AudioOptions | None = None,
@@ -124,11 +126,12 @@ def classify_files(
 
     Raises:
         FileNotFoundError: if there are no files, or the model folder does not exist or has no weights.
-        ValueError: if there are no labels, or not one file is readable.
+        ValueError: if there are no labels, the model has no text encoder, or not one file is readable.
     """
     if not labels:
         raise ValueError("`labels` is empty, got 0 labels. Name at least one sound, such as 'a dog barking'.")
     model, processor = _loaded(model, processor)
+    check_text_input(model, processor)  # before the files are read
     embedded = embed_files(files, model, processor, options=options)
     similarities = embedded.embeds @ embed_classes(model, processor, labels, templates, label_text=str).T  # (N, C)
     scale = _logit_scale(model)
@@ -140,11 +143,14 @@ def classify_files(
 def embed_files(
     files: Iterable[str | Path],
     model: str | Path | PreTrainedModel,
-    processor: ProcessorMixin | None = None,
+    processor: AudioProcessor | None = None,
     *,
     options: AudioOptions | None = None,
 ) -> FileEmbeddings:
-    """Unit-norm embeddings of sound files.
+    """Unit-norm embeddings of sound files; of an audio encoder alone its `pooler_output`, normalised as well.
+
+    So all embeddings compare by dot product. The pooled features as the encoder gave them, for a classifier of one's
+    own, come from `evaluation.probe.clip_features`.
 
     Args:
         files: sound files, and folders that are searched for them.
@@ -170,7 +176,7 @@ def search_files(
     texts: str | Sequence[str],
     files: Iterable[str | Path] | FileEmbeddings,
     model: str | Path | PreTrainedModel,
-    processor: ProcessorMixin | None = None,
+    processor: AudioProcessor | None = None,
     *,
     top_k: int = 10,
     options: AudioOptions | None = None,
@@ -187,10 +193,12 @@ def search_files(
 
     Raises:
         FileNotFoundError: if there are no files, or the model folder does not exist or has no weights.
-        ValueError: if not one file is readable, or the embeddings were made by another model.
+        ValueError: if the model has no text encoder, not one file is readable, or the embeddings were made by another
+            model.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     model, processor = _loaded(model, processor)
+    check_text_input(model, processor)
     gallery = files if isinstance(files, FileEmbeddings) else embed_files(files, model, processor, options=options)
     _check_same_model(gallery, model)
     similarities, positions = nearest(embed_texts(model, processor, texts), gallery.embeds, top_k)
@@ -224,8 +232,10 @@ def find_audio_files(paths: Iterable[str | Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def load_model(model: str | Path, device: str | torch.device | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load_model(model: str | Path, device: str | torch.device | None = None) -> tuple[PreTrainedModel, AudioProcessor]:
     """A model and its processor, in float32 and evaluation mode, on CUDA if there is one, else on the CPU.
+
+    The processor of a model without text encoder is its feature extractor.
 
     Args:
         model: folder that `save_pretrained` or a training run's export wrote, or a Hub id.
@@ -241,7 +251,7 @@ def load_model(model: str | Path, device: str | torch.device | None = None) -> t
     _check_model_folder(Path(name).expanduser(), name)
     try:
         loaded, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-        processor = AutoProcessor.from_pretrained(name)
+        processor = (AutoProcessor if has_text_encoder(loaded) else AutoFeatureExtractor).from_pretrained(name)
     except OSError as error:
         raise FileNotFoundError(
             f"`model` {name!r} cannot be loaded: {str(error).splitlines()[0]} Give the folder that a training run "
@@ -317,8 +327,8 @@ def check_embedding_path(path: str | Path) -> None:
 
 
 def _loaded(
-    model: str | Path | PreTrainedModel, processor: ProcessorMixin | None
-) -> tuple[PreTrainedModel, ProcessorMixin]:
+    model: str | Path | PreTrainedModel, processor: AudioProcessor | None
+) -> tuple[PreTrainedModel, AudioProcessor]:
     if isinstance(model, str | Path):
         return load_model(model)
     if processor is None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from hf_audiolang.evaluation.report import (
     collect,
     evaluate_retrieval_only,
     evaluate_sound_scenes,
+    markdown_table,
     metrics_of,
     write_report,
 )
@@ -64,6 +66,9 @@ def test_the_embedded_data_gives_all_values_with_chance_ceiling_and_records(scen
         assert 0 <= scene_report[name] <= 1, name
         assert 0 < scene_report["chance"][name] < 1, name
     assert scene_report["chance"]["zero_shot/accuracy"] == pytest.approx(1 / 32)
+    assert scene_report["chance"]["probe/accuracy"] == pytest.approx(1 / 32)
+    assert scene_report["probe/accuracy"] > 0.06  # an untrained encoder, two training clips of each class
+    assert scene_report["left_out"] == {}
     assert scene_report["chance"]["text_to_audio/R@10"] == pytest.approx(10 / 20)
     assert scene_report["chance"]["composition/text_to_audio/R@1"] == pytest.approx(1 / 12)
     assert scene_report["ceiling"]["text_to_audio/R@1"] > 0.5
@@ -72,13 +77,38 @@ def test_the_embedded_data_gives_all_values_with_chance_ceiling_and_records(scen
         assert scene_report[f"text_to_audio/R@{k}_sem"] >= scene_report[f"text_to_audio/R@{k}"]
     tasks = {entry["task"]: entry for entry in scene_report["records"]}
     assert {name: entry["num_clips"] for name, entry in tasks.items()} == {
-        "zero_shot": 32, "retrieval": 20, "composition/retrieval": 12, "frame": 20,
+        "zero_shot": 32, "retrieval": 20, "composition/retrieval": 12, "frame": 20, "probe": 32,
     }  # fmt: skip
     assert tasks["retrieval"]["data"] == "synthetic-scenes v1 test"
     assert tasks["zero_shot"]["templates"] == ["{label} can be heard"]
     assert tasks["frame"]["seed"] == 0
     assert tasks["composition/retrieval"]["data_options"]["n_events"] == (1, 3)
     assert tasks["retrieval"]["max_seconds"] == 30.0
+    assert tasks["probe"]["num_train_clips"] == 64
+    assert tasks["probe"]["data"] == "synthetic-scenes v1 zero_shot"
+    table = markdown_table(scene_report)
+    assert f"| linear probe accuracy | {100 * scene_report['probe/accuracy']:.1f} | 3.1 |  |" in table
+    assert "- probe: synthetic-scenes v1 zero_shot, 32 clips, trained on 64 clips of seed 1." in table
+
+
+def test_the_probe_trains_on_all_classes_alike_and_on_none_of_the_test_clips(system, monkeypatch):
+    given = {}
+
+    def remember(model, processor, train, test, *, options=None):
+        given.update(train=train, test=test)
+        return TaskResult({"probe/accuracy": 0.5}, {}, {"task": "probe", "num_clips": len(test), "num_skipped": 0})
+
+    monkeypatch.setattr("hf_audiolang.evaluation.report.probe.evaluate", remember)
+    model, processor = system
+    evaluate_sound_scenes(
+        model.audio_model, processor.feature_extractor, zero_shot_size=64, scene_options={**SCENES, "seed": 5}
+    )
+    assert Counter(Counter(clip.labels[0] for clip in given["train"]).values()) == {4: 32}  # 32 classes, 4 clips each
+    assert Counter(Counter(clip.labels[0] for clip in given["test"]).values()) == {2: 32}
+    waveforms = [clip.audio.tobytes() for part in given.values() for clip in part]
+    assert len(set(waveforms)) == len(waveforms) == 192
+    same_seed = RecordView(materialize(SoundScenes("zero_shot", 128, seed=5, **SCENES), num_workers=0))
+    assert {clip.audio.tobytes() for clip in same_seed} & set(waveforms)  # control: the next rows would overlap
 
 
 def test_embeddings_of_real_scenes_do_not_depend_on_batch_mates(system):

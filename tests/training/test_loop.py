@@ -82,6 +82,14 @@ def test_the_model_is_told_each_step_and_the_decay_reaches_its_end(uninterrupted
     assert [line["loss"] for line in log] == pytest.approx(model.losses, rel=1e-6)
 
 
+def test_a_run_may_warm_up_for_a_share_of_its_steps_and_raise_the_decay_along_a_line(tmp_path):
+    arguments = ("--warmup_steps", "0.4", "--ema_schedule", "linear", "--ema_decay", "0.9", "0.98", "--max_steps", "5")
+    model, _ = run_toy(toy_config(tmp_path, *arguments))
+    assert model.decays == pytest.approx([0.9, 0.92, 0.94, 0.96, 0.98])
+    seen = [line["learning_rate"] for line in read_log(tmp_path / LOG_FILE)]
+    assert seen[:3] == pytest.approx([0.025, 0.05, 0.05 * (0.01 + 0.99 * (1 + math.cos(math.pi / 3)) / 2)])
+
+
 @pytest.mark.parametrize("stop_after", [1, 5, 8])
 def test_resuming_after_a_failure_equals_the_uninterrupted_run_to_the_bit(uninterrupted, tmp_path, stop_after):
     model, _, log = uninterrupted

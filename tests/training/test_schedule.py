@@ -3,7 +3,13 @@ import json
 import pytest
 import torch
 
-from hf_audiolang.training.schedule import build_lr_schedule, ema_decay, restore_schedule, schedule_state
+from hf_audiolang.training.schedule import (
+    build_lr_schedule,
+    ema_decay,
+    restore_schedule,
+    schedule_state,
+    warmup_length,
+)
 
 
 def rates(num_steps: int, **options) -> list[float]:
@@ -37,6 +43,22 @@ def test_ema_decay_starts_crosses_the_middle_and_ends_as_stated():
     assert ema_decay(120, 240, 0.96, 1.0) == pytest.approx(0.98)
     assert ema_decay(240, 240, 0.96, 1.0) == 1.0
     assert ema_decay(60, 240, 0.994, 1.0) == pytest.approx(1 - 0.006 * (1 + 2**-0.5) / 2)
+
+
+def test_a_linear_ema_decay_reaches_its_end_at_the_last_step():
+    seen = [ema_decay(step, 5, 0.9, 0.98, "linear") for step in range(5)]
+    assert seen == pytest.approx([0.9, 0.92, 0.94, 0.96, 0.98], abs=1e-12)
+    m2d = [ema_decay(step, 1001, 0.99995, 0.99999, "linear") for step in (0, 250, 1000)]
+    assert m2d == pytest.approx([0.99995, 0.99996, 0.99999], abs=1e-12)
+    assert ema_decay(0, 1, 0.9, 0.98, "linear") == 0.9  # a run of one step
+    assert ema_decay(1, 5, 0.9, 0.98) != pytest.approx(0.92)  # control: the cosine differs
+    with pytest.raises(ValueError, match=r"Unknown `schedule` 'line'.*\['cosine', 'linear'\]"):
+        ema_decay(0, 5, 0.9, 0.98, "line")
+
+
+def test_a_warm_up_below_one_is_a_share_of_the_steps():
+    assert [warmup_length(share, 30) for share in (0.1, 0.11, 0.001)] == [3, 4, 1]
+    assert [warmup_length(steps, 30) for steps in (0, 1, 29)] == [0, 1, 29]
 
 
 def test_a_schedule_goes_on_from_json_to_the_bit():

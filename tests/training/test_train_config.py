@@ -60,14 +60,20 @@ def test_keys_of_all_groups_are_distinct():
         (["--eval_data", "sound_scenes", "--train_data", "x", "--max_seconds", "1"], r"`min_seconds` is 2.0, above"),
         (["--ema_decay", "0.9"], r"`ema_decay` must be two numbers, got \[0.9\]"),
         (["--ema_decay", "0.9", "1.1"], r"`ema_decay` must be from 0 to 1, got \[0.9, 1.1\]"),
-        (["--masking_ratio", "1.5"], r"`masking_ratio` must be from 0.01 to 0.99, got 1.5"),
+        (["--masking_ratio", "1.5"], r"`masking_ratio` must be from 0 to 0.99, got 1.5"),
         (["--num_events", "4", "2"], r"`num_events` must be \[fewest, most\], got \[4, 2\]"),
         (["--min_seconds", "9"], r"`min_seconds` is 9.0, above `max_seconds` = 8.0"),
         (["--crop_step_seconds", "10"], r"`crop_step_seconds` is 10.0, above `max_seconds`"),
         (["--num_epochs", "2", "--max_steps", "3"], r"Exactly one of `max_steps` and `num_epochs`.*got .*2.0"),
-        (["--model", "x", "--model_config", "y"], r"Exactly one of `model_config` and `model`"),
+        (["--model", "x", "--audio_model", "y"], r"`model` 'x' brings all of its weights, got \{'audio_model': 'y'\}"),
         (["--resume", "--overwrite"], r"`resume` and `overwrite` are both true"),
         (["--warmup_steps", "10"], r"`warmup_steps` is 10 but the run has 10 steps"),
+        (
+            ["--warmup_steps", "2.5"],
+            r"`warmup_steps` must be a whole number, or a share.*below 1, got 2.5",
+        ),
+        (["--warmup_steps", "-0.1"], r"`warmup_steps` must be at least 0, got -0.1"),
+        (["--ema_schedule", "step"], r"--ema_schedule.*step"),
         (["--best_metric", "R@1"], r"Unknown `best_metric` 'R@1'. Choose one of .*'text_to_audio/R@1'"),
         (["--train_size", "0"], r"`train_size` must be at least 1, got 0"),
     ],
@@ -103,6 +109,8 @@ def test_a_missing_file_and_missing_keys_are_named():
         load_run_config(["configs/none.yaml"])
     with pytest.raises(ValueError, match="Exactly one of `max_steps` and `num_epochs` is needed, got none"):
         load_run_config(["--model_config", "x"])
+    with pytest.raises(ValueError, match="`model_config` or `model` is needed, got none"):
+        load_run_config(["--max_steps", "1"])
 
 
 def test_the_command_line_may_choose_the_other_of_a_pair(write):
@@ -110,6 +118,43 @@ def test_the_command_line_may_choose_the_other_of_a_pair(write):
     config = load_run_config([path, "--num_epochs", "1.5", "--model", "runs/x/model"])
     assert (config.train.max_steps, config.train.num_epochs) == (None, 1.5)
     assert (config.model.model_config, config.model.model) == (None, "runs/x/model")
+
+
+def test_a_model_of_the_command_line_puts_out_the_starts_of_a_new_one(write):
+    path = write("model_config: here\naudio_model: a\naudio_projection: b\ntext_model: c\nmax_steps: 240\n")
+    config = load_run_config([path, "--model", "runs/x/model"])
+    assert (config.model.audio_model, config.model.audio_projection, config.model.text_model) == (None,) * 3
+    assert load_run_config([path]).model.audio_model == "a"
+    both = write("model_config: here\nmodel: runs/x/model\nmax_steps: 240\n")  # the weights under another config
+    assert load_run_config([both]).model.model == "runs/x/model"
+    assert load_run_config([both]).model.model_config == "here"
+    assert load_run_config([both, "--model_config", "there"]).model.model is None
+
+
+def test_warm_up_is_a_number_of_steps_or_a_share_of_them(write):
+    path = write("model_config: here\nmax_steps: 240\nwarmup_steps: 50\nfreeze: audio_model.*\n")
+    config = load_run_config([path])
+    assert config.train.warmup_steps == 50
+    assert isinstance(config.train.warmup_steps, int)
+    assert load_run_config([path, "--warmup_steps", "0.25"]).train.warmup_steps == 0.25
+    assert config.model.freeze == ["audio_model.*"]
+    assert load_run_config([path, "--freeze", "a.*", "b.*"]).model.freeze == ["a.*", "b.*"]
+    assert load_run_config([*MINIMAL, "--masking_ratio", "0"]).model.masking_ratio == 0.0
+
+
+def test_a_smoke_run_leaves_weights_out_unless_the_command_line_names_them(write):
+    path = write("model_config: here\naudio_model: a\ntext_model: b\nmax_steps: 240\ntext_embeddings: mine\n")
+    config = load_run_config([path, "--smoke", "--output_dir", "runs/x"])
+    assert (config.model.audio_model, config.model.text_model) == (None, None)
+    assert config.data.text_embeddings == "runs/x_smoke/text_embeddings"  # made there; the real one is not needed
+    assert config.eval.eval_steps == 0
+    config = load_run_config([path, "--smoke", "--audio_model", "c", "--eval_steps", "100"])
+    assert (config.model.audio_model, config.model.text_model, config.eval.eval_steps) == ("c", None, 2)
+    path = write("model: there\nmax_steps: 240\n")
+    config = load_run_config([path, "--smoke"])
+    assert (config.model.model_config, config.model.model) == ("there", None)
+    config = load_run_config([path, "--smoke", "--model", "other"])
+    assert (config.model.model_config, config.model.model) == (None, "other")
 
 
 def test_smoke_is_small_and_leaves_the_real_run_alone():

@@ -3,12 +3,15 @@
 """Records to one batch: caption and crop are drawn per item, then the processor makes features and tokens.
 
 (Record, draw_seed) -> Collator.draw -> Example(waveform, caption) -> Collator.collate -> batch dict
+
+The captions become tokens, rows of a store of precomputed embeddings, or nothing for a model that reads none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +20,9 @@ from hf_audiolang.models.losses_caption import IGNORED
 from .audio_io import AudioError, audio_info, record_waveform
 from .captions_checks import ON_BAD_EXAMPLE
 from .records import Record
+
+if TYPE_CHECKING:
+    from .text_embeddings import TextStore
 
 
 class BadExampleError(ValueError):
@@ -29,6 +35,7 @@ class Example:
 
     Attributes:
         waveform: (S,) float32 mono at the processor's sampling rate.
+        caption: "" for a record without one, where none is needed.
         audio_seconds: real audio in it, without the silence that fills a short clip up.
     """
 
@@ -43,7 +50,7 @@ class Collator:
     One caption and one crop per item are drawn from `numpy.random.default_rng((seed, draw_seed))`. A crop has
     min(duration, max_seconds) seconds, rounded down to a multiple of `crop_step_seconds` where that is given: few
     distinct lengths suit compiled models and patches of fixed width. A clip shorter than one step is
-    taken whole and followed by silence up to that length.
+    taken whole and followed by silence up to that length. What is drawn does not depend on what captions become.
     """
 
     def __init__(
@@ -55,17 +62,23 @@ class Collator:
         crop_step_seconds: float | None = None,
         on_bad_example: str = "skip",
         seed: int = 0,
+        text_store: TextStore | None = None,
+        needs_captions: bool = True,
     ) -> None:
         """See the class.
 
         Args:
-            processor: an `AudioLangProcessor`; its feature extractor names the sampling rate.
+            processor: an `AudioLangProcessor`; its feature extractor names the sampling rate. A feature extractor
+                alone is enough where captions do not become tokens.
             max_text_tokens: longer captions are cut.
             on_bad_example: what `TrainDataset` does with a clip or caption that cannot be used: "error" raises,
                 "skip" replaces it and says so in the batch.
+            text_store: embeddings of the captions, which stand in the batch instead of their tokens.
+            needs_captions: False leaves text out of the batch, and takes records without captions.
 
         Raises:
-            ValueError: for lengths that are not positive or contradict each other, or an unknown policy.
+            ValueError: for lengths that are not positive or contradict each other, an unknown policy, or a
+                `text_store` that nobody needs.
         """
         step_seconds = crop_step_seconds or 0.0
         if not (max_seconds > 0 and max_seconds + 1e-9 >= step_seconds):
@@ -81,7 +94,11 @@ class Collator:
             raise ValueError(f"`max_text_tokens` is {max_text_tokens}. Give a positive number of tokens.")
         if on_bad_example not in ON_BAD_EXAMPLE:
             raise ValueError(f"Unknown `on_bad_example` {on_bad_example!r}. Choose one of {list(ON_BAD_EXAMPLE)}.")
+        if text_store is not None and not needs_captions:
+            raise ValueError("`text_store` is given, but `needs_captions` is False. Leave one of them out.")
         self.processor = processor
+        self.text_store = text_store
+        self.needs_captions = needs_captions
         self.max_seconds = max_seconds
         self.max_text_tokens = max_text_tokens
         self.crop_step_seconds = step_seconds or None
@@ -91,7 +108,7 @@ class Collator:
     @property
     def sampling_rate(self) -> int:
         """Hz of the waveforms, from the feature extractor."""
-        return self.processor.feature_extractor.sampling_rate
+        return self._feature_extractor.sampling_rate
 
     def draw(self, record: Record, draw_seed: int) -> Example:
         """One caption and one crop of a record.
@@ -101,10 +118,10 @@ class Collator:
         """
         generator = np.random.default_rng((self.seed, draw_seed))
         captions = [text for text in record.captions if text.strip()]
-        if not captions:
+        if not captions and self.needs_captions:
             what = "an empty caption" if record.captions else "no caption"
             raise BadExampleError(f"`{record.id}` has {what}. Write one, or remove the row.")
-        caption = captions[generator.integers(len(captions))]
+        caption = captions[generator.integers(len(captions))] if captions else ""
         try:
             offset_seconds, crop_seconds, filled_seconds = self._draw_crop(record, generator)
             waveform = record_waveform(record, self.sampling_rate, offset_seconds, crop_seconds)
@@ -121,24 +138,40 @@ class Collator:
         """The batch of drawn examples.
 
         Returns:
-            `input_features` (B, T, F), `input_features_mask` (B, T), `input_ids` (B, L), `attention_mask` (B, L),
-            `labels` (B, L) = input_ids with -100 at padding, and `audio_seconds` (real seconds, a number),
-            `skipped` (messages).
+            `input_features` (B, T, F), `input_features_mask` (B, T); `input_ids` (B, L), `attention_mask` (B, L) and
+            `labels` (B, L) = input_ids with -100 at padding, or with a store `text_embeddings` (B, D), or no text;
+            and `audio_seconds` (real seconds, a number), `skipped` (messages).
+
+        Raises:
+            ValueError: for a caption that the store does not have; names it.
         """
-        inputs = self.processor(
-            text=[example.caption for example in examples],
-            audio=[example.waveform for example in examples],
-            sampling_rate=self.sampling_rate,
-            padding=True,
-            truncation=True,
-            max_length=self.max_text_tokens,
-            return_tensors="pt",
-        )
-        batch = dict(inputs)
-        batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)  # (B, L)
+        batch = self._inputs([example.waveform for example in examples], [example.caption for example in examples])
         batch["audio_seconds"] = float(sum(example.audio_seconds for example in examples))
         batch["skipped"] = list(skipped)
         return batch
+
+    def _inputs(self, waveforms: list[np.ndarray], captions: list[str]) -> dict:
+        """The model's inputs."""
+        if self.text_store is None and self.needs_captions:
+            inputs = self.processor(
+                text=captions,
+                audio=waveforms,
+                sampling_rate=self.sampling_rate,
+                padding=True,
+                truncation=True,
+                max_length=self.max_text_tokens,
+                return_tensors="pt",
+            )
+            labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORED)  # (B, L)
+            return {**inputs, "labels": labels}
+        inputs = self._feature_extractor(
+            waveforms, sampling_rate=self.sampling_rate, padding=True, return_tensors="pt"
+        )
+        return {**inputs} if self.text_store is None else {**inputs, "text_embeddings": self.text_store.rows(captions)}
+
+    @property
+    def _feature_extractor(self) -> Callable:
+        return getattr(self.processor, "feature_extractor", self.processor)
 
     def _draw_crop(self, record: Record, generator: np.random.Generator) -> tuple[float, float | None, float]:
         """(start, length to read, length to fill up to) in seconds; a length of None reads to the end."""

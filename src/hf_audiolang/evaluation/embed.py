@@ -6,11 +6,13 @@
     texts -> distinct texts, sorted by length -> tokenizer -> model.get_text_features -> (M, E) unit-norm, float32
 
 Nothing here is random: a clip gets the same embedding whatever its batch mates (to float32 rounding). Works with any
-model that has these two methods and any processor with a feature extractor and a tokenizer, such as CLAP's.
+model that has these two methods and any processor with a feature extractor and a tokenizer, such as CLAP's. An audio
+encoder alone embeds sounds by its `pooler_output`, normalised like every embedding here; its processor may be the
+feature extractor itself.
 """
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -22,6 +24,8 @@ from transformers.utils import logging
 
 from hf_audiolang.data.audio_io import AudioError, record_waveform
 from hf_audiolang.data.records import MAX_BAD_FRACTION, Record, TooManyBadExamples
+
+from .capabilities import AudioProcessor, check_text_input, feature_extractor_of
 
 logger = logging.get_logger(__name__)
 
@@ -85,14 +89,31 @@ class RecordEmbeddings:
     audio_seconds: float
 
 
+@dataclass(frozen=True)
+class PieceSums:
+    """What a model gives for the readable clips of a data set, summed over the pieces that long clips are cut into.
+
+    Attributes:
+        indices: N positions of these clips in the data set.
+        sums: (N, D) sum over the pieces of each clip.
+        num_pieces: (N,) number of pieces of each clip.
+        reader: holds the clips' records and what was left out.
+    """
+
+    indices: list[int]
+    sums: np.ndarray
+    num_pieces: np.ndarray
+    reader: "RecordReader"
+
+
 def embed_audio(
-    model: nn.Module, processor: ProcessorMixin, records: Sequence[Record], *, options: AudioOptions | None = None
+    model: nn.Module, processor: AudioProcessor, records: Sequence[Record], *, options: AudioOptions | None = None
 ) -> np.ndarray:
     """Unit-norm embeddings (N, E) of all records, float32, in their order; a bad record raises.
 
     Args:
-        model: has `get_audio_features`; runs on the device it is on.
-        processor: holds the model's feature extractor.
+        model: has `get_audio_features`, or is an audio encoder; runs on the device it is on.
+        processor: holds the model's feature extractor, or is it.
         records: map-style sequence of `Record`.
         options: batching and the rule for long clips.
 
@@ -105,13 +126,13 @@ def embed_audio(
 
 
 def embed_records(
-    model: nn.Module, processor: ProcessorMixin, dataset: Sequence[Record], *, options: AudioOptions | None = None
+    model: nn.Module, processor: AudioProcessor, dataset: Sequence[Record], *, options: AudioOptions | None = None
 ) -> RecordEmbeddings:
     """Embeddings of the clips of a data set, with the clips that were left out and why.
 
     Args:
-        model: has `get_audio_features`; runs on the device it is on.
-        processor: holds the model's feature extractor.
+        model: has `get_audio_features`, or is an audio encoder; runs on the device it is on.
+        processor: holds the model's feature extractor, or is it.
         dataset: map-style sequence of `Record`; each is read once.
         options: batching, the rule for long clips and the rule for bad ones.
 
@@ -120,39 +141,69 @@ def embed_records(
         TooManyBadExamples: if more than `options.max_bad_fraction` of the clips are bad.
         ValueError: if no clip is readable or an embedding is not finite.
     """
+    forward = getattr(model, "get_audio_features", model)
+    found = sum_over_pieces(model, processor, dataset, lambda inputs: _unit_rows(_pooled(forward(**inputs))), options)
+    records = [found.reader.records[index] for index in found.indices]
+    embeds = _unit_rows(found.sums)
+    return RecordEmbeddings(embeds, np.array(found.indices), records, found.reader.skipped, found.reader.audio_seconds)
+
+
+def sum_over_pieces(
+    model: nn.Module,
+    processor: AudioProcessor,
+    dataset: Sequence[Record],
+    forward: Callable[[dict[str, Tensor]], np.ndarray],
+    options: AudioOptions | None = None,
+) -> PieceSums:
+    """Sum over the pieces of each clip of what `forward` makes of them; clips in the order of the data set.
+
+    Args:
+        model: runs in evaluation mode, without gradient, on the device it is on.
+        processor: holds the model's feature extractor, or is it.
+        dataset: map-style sequence of `Record`; each is read once.
+        forward: model inputs of B pieces -> (B, D).
+        options: batching, the rule for long clips and the rule for bad ones.
+
+    Raises:
+        AudioError: if a clip is bad and `options.on_bad_example` is "error".
+        TooManyBadExamples: if more than `options.max_bad_fraction` of the clips are bad.
+        ValueError: if no clip is readable.
+    """
     options = options or AudioOptions()
-    sampling_rate = processor.feature_extractor.sampling_rate
+    sampling_rate = feature_extractor_of(processor).sampling_rate
     reader = RecordReader(dataset, sampling_rate, options)
     longest = longest_seconds(processor, options)
     max_samples = None if longest is None else int(longest * sampling_rate)
     pieces = ((index, piece) for index, waveform in reader for piece in split_waveform(waveform, max_samples, options))
-    totals: dict[int, np.ndarray] = {}  # dataset index -> sum of the unit-norm embeddings of its pieces
+    totals: dict[int, np.ndarray] = {}  # dataset index -> sum over its pieces
+    counts: dict[int, int] = {}
     with evaluation_mode(model):
         for batch in batches_by_length(pieces, int(options.batch_seconds * sampling_rate)):
-            embeds = _unit_rows(_audio_features(model, processor, [piece for _, piece in batch]))
-            for (index, _), embed in zip(batch, embeds, strict=True):
-                totals[index] = totals[index] + embed if index in totals else embed
+            vectors = forward(audio_inputs(model, processor, [piece for _, piece in batch]))  # (B, D)
+            for (index, _), vector in zip(batch, vectors, strict=True):
+                totals[index] = totals[index] + vector if index in totals else vector
+                counts[index] = counts.get(index, 0) + 1
     reader.check_any_read()
     indices = sorted(totals)
-    embeds = _unit_rows(np.stack([totals[index] for index in indices]))
-    records = [reader.records[index] for index in indices]
-    return RecordEmbeddings(embeds, np.array(indices), records, reader.skipped, reader.audio_seconds)
+    sums = np.stack([totals[index] for index in indices])
+    return PieceSums(indices, sums, np.array([counts[index] for index in indices]), reader)
 
 
 def embed_texts(
-    model: nn.Module, processor: ProcessorMixin, texts: Sequence[str], *, batch_size: int = 128
+    model: nn.Module, processor: AudioProcessor, texts: Sequence[str], *, batch_size: int = 128
 ) -> np.ndarray:
     """Unit-norm embeddings (M, E) of texts, float32, in their order; equal texts are computed once.
 
     Args:
-        model: has `get_text_features`; runs on the device it is on.
+        model: has `get_text_features` and a text encoder; runs on the device it is on.
         processor: holds the model's tokenizer.
         texts: any number of texts, at least one.
         batch_size: distinct texts of one forward pass.
 
     Raises:
-        ValueError: if there are no texts, one is empty, or an embedding is not finite.
+        ValueError: if there are no texts, one is empty, the model has no text encoder, or an embedding is not finite.
     """
+    check_text_input(model, processor)
     empty = [position for position, text in enumerate(texts) if not text.strip()]
     if empty or len(texts) == 0:
         what = f"an empty text at position {empty[0]}" if empty else "no text"
@@ -285,9 +336,9 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = is_training
 
 
-def audio_inputs(model: nn.Module, processor: ProcessorMixin, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
+def audio_inputs(model: nn.Module, processor: AudioProcessor, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
     """What the feature extractor makes of waveforms (S_i,), on the device and in the precision of the model."""
-    extractor, dtype = processor.feature_extractor, next(model.parameters()).dtype
+    extractor, dtype = feature_extractor_of(processor), next(model.parameters()).dtype
     # not through the processor: there a tokenizer's saved `max_length` reaches CLAP's extractor and cuts the audio
     on_device = {"device": _device(model)} if "device" in inspect.signature(extractor.__call__).parameters else {}
     inputs = extractor(waveforms, sampling_rate=extractor.sampling_rate, return_tensors="pt", **on_device)
@@ -297,16 +348,12 @@ def audio_inputs(model: nn.Module, processor: ProcessorMixin, waveforms: list[np
     }
 
 
-def longest_seconds(processor: ProcessorMixin, options: AudioOptions) -> float | None:
+def longest_seconds(processor: AudioProcessor, options: AudioOptions) -> float | None:
     """Longest piece of audio that is embedded at once: the smaller of the extractor's limit and `max_seconds`."""
-    extractor = processor.feature_extractor
+    extractor = feature_extractor_of(processor)
     limit = getattr(extractor, "max_seconds", None) or getattr(extractor, "max_length_s", None)  # the latter: CLAP's
     limits = [seconds for seconds in (options.max_seconds, limit) if seconds]
     return min(limits, default=None)
-
-
-def _audio_features(model: nn.Module, processor: ProcessorMixin, waveforms: list[np.ndarray]) -> np.ndarray:
-    return _pooled(model.get_audio_features(**audio_inputs(model, processor, waveforms)))
 
 
 def _pooled(output: object) -> np.ndarray:
@@ -339,6 +386,7 @@ def _text_limits(model: nn.Module, processor: ProcessorMixin) -> dict[str, objec
 
 __all__ = [
     "AudioOptions",
+    "PieceSums",
     "RecordEmbeddings",
     "RecordReader",
     "audio_inputs",
@@ -349,4 +397,5 @@ __all__ = [
     "evaluation_mode",
     "longest_seconds",
     "split_waveform",
+    "sum_over_pieces",
 ]

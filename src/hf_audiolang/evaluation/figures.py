@@ -11,43 +11,36 @@ Needs matplotlib (the extra `viz`); nothing else of the package does.
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import nn
 from transformers import ProcessorMixin
-from transformers.audio_utils import hertz_to_mel
 
 from hf_audiolang.data.audio_io import record_waveform
 from hf_audiolang.data.records import Record
 
 from .embed import embed_texts
+from .figures_style import (
+    COLOURS,
+    FAINT,
+    INK,
+    add_colour_bar,
+    draw_level,
+    house_style,
+    level_of,
+    mel_centres_hz,
+    new_figure,
+    save_figure,
+)
 from .frames import embed_frames
-from .metrics import MissingResourceError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers, without the yellow that is faint on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-INK, FAINT = "#222222", "#8A8A8A"
-STYLE = {
-    "font.size": 10,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
 LOSS_NAMES = ("loss", "contrastive", "masked", "caption")
-DECIBELS_PER_LOG = {"ln": 10 / np.log(10), "log10": 10.0, "db": 1.0}  # of a power
 PICTURE_CANDIDATES = 60  # first scenes of the test split, among which the picture's scene is found
-TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
 
 
 def plot_losses(log_file: str | Path, output: str | Path, names: Sequence[str] = LOSS_NAMES) -> Path:
@@ -70,13 +63,13 @@ def plot_losses(log_file: str | Path, output: str | Path, names: Sequence[str] =
     curves = {name: curve for name, curve in curves.items() if len(curve)}
     if not curves:
         raise ValueError(f"`log_file` '{log_file}' has none of {list(names)}. Give the train_log.jsonl of a run.")
-    with _house_style():
-        figure = _new_figure(3.0 * len(curves) + 0.6, 2.9)
+    with house_style():
+        figure = new_figure(3.0 * len(curves) + 0.6, 2.9)
         for position, (name, curve) in enumerate(curves.items()):
             axes = figure.add_subplot(1, len(curves), position + 1)
             _draw_curve(axes, name, curve, INK if name == "loss" else COLOURS[(position - 1) % len(COLOURS)])
             axes.set_ylabel("nats" if position == 0 else "")
-        return _save(figure, output)
+        return save_figure(figure, output)
 
 
 def plot_scene(
@@ -113,11 +106,14 @@ def plot_scene(
     embedded = embed_frames(model, processor, [record])
     similarities = embedded.frames[0] @ embed_texts(model, processor, [entry["phrase"] for entry in entries]).T
 
-    with _house_style():
-        figure = _new_figure(10.0, 3.6 + 1.05 * len(entries))
+    with house_style():
+        figure = new_figure(10.0, 3.6 + 1.05 * len(entries))
         grid = figure.add_gridspec(len(entries) + 1, 1, height_ratios=[2.3] + [1.0] * len(entries), hspace=0.08)
         mel_axes = figure.add_subplot(grid[0])
-        _draw_log_mel(figure, mel_axes, processor.feature_extractor, waveform, seconds)
+        level_db = level_of(processor.feature_extractor, waveform)
+        mel_hz = mel_centres_hz(processor.feature_extractor, level_db.shape[1])
+        image = draw_level(mel_axes, level_db, mel_hz, seconds)
+        add_colour_bar(figure, mel_axes, image, "level (dB below peak)")
         _draw_title(mel_axes, record, f"{note}   ·   {seconds:.1f} s" if note else f"{seconds:.1f} s")
         margin = 0.08 * float(np.ptp(similarities)) or 0.1
         for lane, entry in enumerate(entries):
@@ -132,7 +128,7 @@ def plot_scene(
         axes.set_xlabel("time (seconds)")
         mel_axes.set_xlim(0, seconds)
         mel_axes.tick_params(labelbottom=False)
-        return _save(figure, output)
+        return save_figure(figure, output)
 
 
 def plot_test_scene(
@@ -203,28 +199,6 @@ def _draw_title(axes: "Axes", record: Record, note: str) -> None:
     )
 
 
-def _draw_log_mel(figure: "Figure", axes: "Axes", extractor: object, waveform: np.ndarray, seconds: float) -> None:
-    features = extractor([waveform], sampling_rate=extractor.sampling_rate, return_tensors="np")["input_features"]
-    log_mel = np.asarray(features).reshape(-1, np.asarray(features).shape[-1]).T  # (F, T)
-    if getattr(extractor, "std", None):
-        log_mel = log_mel * extractor.std + extractor.mean
-    level_db = (log_mel - log_mel.max()) * DECIBELS_PER_LOG.get(getattr(extractor, "log", "db"), 1.0)
-    image = axes.imshow(
-        level_db, origin="lower", aspect="auto", cmap="magma", vmin=max(-70, level_db.min()), vmax=0,
-        extent=(0, seconds, -0.5, len(level_db) - 0.5), interpolation="nearest",
-    )  # fmt: skip
-    scale = getattr(extractor, "mel_scale", "slaney")
-    low, high = (hertz_to_mel(hertz, scale) for hertz in (extractor.f_min, extractor.f_max))
-    shown = [hertz for hertz in TICKS_HZ if extractor.f_min < hertz <= extractor.f_max]
-    rows = [(hertz_to_mel(hertz, scale) - low) / (high - low) * (len(level_db) + 1) - 1 for hertz in shown]
-    axes.set_yticks(np.minimum(rows, len(level_db) - 0.5), [f"{hertz / 1000:g}" for hertz in shown])
-    axes.set_ylabel("frequency (kHz)")
-    colour_bar = figure.colorbar(image, cax=axes.inset_axes((1.012, 0, 0.012, 1)))
-    colour_bar.set_label("level (dB below peak)", fontsize=8)
-    colour_bar.ax.tick_params(labelsize=8)
-    colour_bar.outline.set_visible(False)
-
-
 def _draw_bracket(axes: "Axes", segment: Sequence[float], colour: str, lane: int) -> None:
     """A bar above the log-mel from onset to offset, so that the eye finds the sound in the picture."""
     height = 1.025 + 0.03 * lane
@@ -258,30 +232,4 @@ def running_mean(values: np.ndarray, width: int) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def _house_style() -> AbstractContextManager:
-    """Context in which figures are drawn in this file's style; the user's settings are untouched."""
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise MissingResourceError(
-            f"Figures need the package {error.name!r}, which is not installed. Run `pip install 'hf-audiolang[viz]'`; "
-            "everything else works without it."
-        ) from error
-    return mpl.rc_context(STYLE)
-
-
-def _new_figure(width: float, height: float) -> "Figure":
-    """A figure outside pyplot's global state, in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure: "Figure", output: str | Path) -> Path:
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=150, bbox_inches="tight", pad_inches=0.15, facecolor="white")
-    return output
-
-
-__all__ = ["COLOURS", "LOSS_NAMES", "picture_scene", "plot_losses", "plot_scene", "plot_test_scene", "running_mean"]
+__all__ = ["LOSS_NAMES", "picture_scene", "plot_losses", "plot_scene", "plot_test_scene", "running_mean"]

@@ -19,6 +19,7 @@ from transformers import ProcessorMixin
 
 from hf_audiolang.data.records import Record
 
+from .capabilities import AudioProcessor, feature_extractor_of
 from .embed import AudioOptions, RecordReader, audio_inputs, batches_by_length, evaluation_mode, longest_seconds
 from .metrics import mean_average_precision
 from .results import TaskResult, task_record
@@ -86,7 +87,7 @@ def evaluate(
 
 
 def embed_frames(
-    model: nn.Module, processor: ProcessorMixin, dataset: Sequence[Record], *, options: AudioOptions | None = None
+    model: nn.Module, processor: AudioProcessor, dataset: Sequence[Record], *, options: AudioOptions | None = None
 ) -> FrameEmbeddings:
     """Frame embeddings in the shared space of every readable clip, padding removed.
 
@@ -101,7 +102,7 @@ def embed_frames(
         ValueError: if no clip is readable.
     """
     options = options or AudioOptions()
-    sampling_rate = processor.feature_extractor.sampling_rate
+    sampling_rate = feature_extractor_of(processor).sampling_rate
     reader = RecordReader(dataset, sampling_rate, options)
     frames: dict[int, np.ndarray] = {}
     with evaluation_mode(model):

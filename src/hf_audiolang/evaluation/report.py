@@ -3,33 +3,38 @@
 """All values of a model in one dict, as metrics.json and as a table with chance levels and ceilings beside them.
 
     evaluate_sound_scenes(model, processor) or evaluate_retrieval_only(model, processor, dataset)
-        -> {"zero_shot/accuracy": 0.93, ..., "chance": {...}, "ceiling": {...}, "records": [...]}
+        -> {"zero_shot/accuracy": 0.93, ..., "chance": {...}, "ceiling": {...}, "records": [...], "left_out": {...}}
         -> write_report -> metrics.json, metrics.md
 
-Rates are in [0, 1] here and in metrics.json; the table prints them in percent. A ceiling is what an oracle reaches
-that knows the sounds of each clip and their order; a model that also hears loudness, pitch or counts can be above it.
+A task that the model cannot do (no text encoder, no frame embeddings), or that needs a package which is not
+installed, is left out and named with the reason. Rates are in [0, 1] here and in metrics.json; the table prints them
+in percent. A ceiling is what an oracle reaches that knows the sounds of each clip and their order; a model that also
+hears loudness, pitch or counts can be above it.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
-from transformers import ProcessorMixin
 
 from hf_audiolang.data.records import Record, RecordView
 
-from . import frames, retrieval, zero_shot
+from . import frames, probe, retrieval, zero_shot
+from .capabilities import AudioProcessor, feature_extractor_of, why_no_text
 from .embed import AudioOptions
+from .metrics import MissingResourceError
 from .results import TaskResult
 
 if TYPE_CHECKING:
-    from hf_audiolang.data.sound_scenes import RenderedScenes
+    from hf_audiolang.data.sound_scenes import RenderedScenes, SoundScenes
 
 # Rows of the table, in this order; metrics.json has all values.
 TABLE_ROWS = (
     ("zero_shot/accuracy", "zero-shot accuracy"),
+    ("probe/accuracy", "linear probe accuracy"),
     ("text_to_audio/R@1", "text to audio R@1"),
     ("text_to_audio/R@5", "text to audio R@5"),
     ("text_to_audio/R@10", "text to audio R@10"),
@@ -46,12 +51,14 @@ CEILING_NOTE = (
     "In percent. Ceiling: an oracle that knows the sounds of each clip and their order, nothing else; a model that "
     "also hears loudness, pitch or counts can be above it.\n"
 )
-NOT_METRICS = ("chance", "ceiling", "records")
+NOT_METRICS = ("chance", "ceiling", "records", "left_out")
+TEXT_TASKS = ("zero_shot", "retrieval", "composition/retrieval", "frame")
+PROBE_TRAIN_RATIO = 2  # training clips of the probe per test clip, our choice: 16 and 8 per class at the usual size
 
 
 def evaluate_sound_scenes(
     model: nn.Module,
-    processor: ProcessorMixin,
+    processor: AudioProcessor,
     *,
     test_size: int = 300,
     composition_size: int = 200,
@@ -60,11 +67,14 @@ def evaluate_sound_scenes(
     num_workers: int = 0,
     options: AudioOptions | None = None,
 ) -> dict[str, object]:
-    """Everything that is reported on the embedded synthetic data: retrieval, order, composition, zero-shot, frames.
+    """Everything that is reported on the embedded synthetic data: zero-shot, retrieval, order, frames, linear probe.
+
+    The probe is tested on the zero-shot clips and trained on twice as many of the same kind, classes in turn, made
+    with the next seed: random numbers of their own, no row in common, and no row of any other split.
 
     Args:
-        model: a system with clip, frame and text embeddings.
-        processor: its processor.
+        model: a system with clip, frame and text embeddings, or less: what it cannot do is left out.
+        processor: its processor; a feature extractor alone for a model without text.
         test_size: clips of the split `test`: half collision-free, a fifth order pairs, the rest plain.
         composition_size: clips with pairs of classes that training never had together.
         zero_shot_size: single-event clips, classes in turn.
@@ -73,33 +83,105 @@ def evaluate_sound_scenes(
         options: reading and batching of the clips.
 
     Returns:
-        metric name -> value, and `chance`, `ceiling` (name -> value) and `records` (one per task).
+        metric name -> value, and `chance`, `ceiling` (name -> value), `records` (one per task) and `left_out` (task
+        -> reason).
     """
-    from hf_audiolang.data.sound_scenes import SoundScenes, materialize, oracle_ceilings, order_pairs, zero_shot_text
+    scene_options = {"sampling_rate": feature_extractor_of(processor).sampling_rate, **(scene_options or {})}
 
-    scene_options = {"sampling_rate": processor.feature_extractor.sampling_rate, **(scene_options or {})}
-    sizes = {"test": test_size, "composition": composition_size, "zero_shot": zero_shot_size}
-    scenes = {split: SoundScenes(split, size, **scene_options) for split, size in sizes.items()}
-    rows = {split: materialize(scene, num_workers=num_workers) for split, scene in scenes.items()}
-    records = {split: RecordView(split_rows) for split, split_rows in rows.items()}
-    made_with = {"seed": scenes["test"].seed, "data_options": scene_options}
-    data = {
-        split: {"data": f"synthetic-scenes v{scene.version} {split}", **made_with} for split, scene in scenes.items()
+    def render(split: str, num_clips: int, **changes: object) -> _RenderedSplit:
+        return _rendered(split, num_clips, {**scene_options, **changes}, num_workers)
+
+    left_out = tasks_left_out(model, processor)
+    single_events = render("zero_shot", zero_shot_size)
+    results: list[TaskResult] = []
+    ceiling: dict[str, float] = {}
+    if "retrieval" not in left_out:
+        splits = {
+            "zero_shot": single_events,
+            "test": render("test", test_size),
+            "composition": render("composition", composition_size),
+        }
+        results += _text_tasks(model, processor, splits, options, has_frames="frame" not in left_out)
+        ceiling = _ceilings(splits)
+    if "probe" not in left_out:
+        train = render("zero_shot", PROBE_TRAIN_RATIO * zero_shot_size, seed=single_events.scenes.seed + 1)
+        found = probe.evaluate(model, processor, train.records, single_events.records, options=options)
+        train_data = f"{len(train.rows)} clips of seed {train.scenes.seed}"
+        results.append(found.labelled(**single_events.about, train_data=train_data))
+    return collect(results, ceiling, left_out)
+
+
+def tasks_left_out(model: nn.Module, processor: AudioProcessor) -> dict[str, str]:
+    """Task -> why `evaluate_sound_scenes` leaves it out for this model; empty if it does all."""
+    left_out: dict[str, str] = {}
+    no_text = why_no_text(model, processor)
+    if no_text is not None:
+        left_out |= dict.fromkeys(TEXT_TASKS, no_text)
+    elif not hasattr(model, "get_audio_frame_features"):
+        left_out["frame"] = f"`model` is a {type(model).__name__}, which has no `get_audio_frame_features`."
+    try:
+        probe.check_installed()
+    except MissingResourceError as error:
+        left_out["probe"] = str(error)
+    return left_out
+
+
+@dataclass(frozen=True)
+class _RenderedSplit:
+    """One split of the embedded data in memory: rows, the same as records, and what a task's record says of it."""
+
+    scenes: "SoundScenes"
+    rows: "RenderedScenes"
+    records: RecordView
+    about: dict[str, object]
+
+
+def _rendered(split: str, num_clips: int, scene_options: Mapping[str, object], num_workers: int) -> _RenderedSplit:
+    from hf_audiolang.data.sound_scenes import SoundScenes, materialize
+
+    scenes = SoundScenes(split, num_clips, **scene_options)
+    rows = materialize(scenes, num_workers=num_workers)
+    about = {
+        "data": f"synthetic-scenes v{scenes.version} {split}",
+        "seed": scenes.seed,
+        "data_options": dict(scene_options),
     }
-    prompts = {"labels": scenes["test"].labels, "label_text": zero_shot_text, "options": options}
-    in_test = {"true_clips": _true_clips(rows["test"]), "order_pairs": order_pairs(rows["test"]), "options": options}
-    ceiling = oracle_ceilings(rows["test"])["ordered"]
-    unseen = oracle_ceilings(rows["composition"])["ordered"]
+    return _RenderedSplit(scenes, rows, RecordView(rows), about)
 
+
+def _text_tasks(
+    model: nn.Module,
+    processor: AudioProcessor,
+    splits: Mapping[str, _RenderedSplit],
+    options: AudioOptions | None,
+    *,
+    has_frames: bool,
+) -> list[TaskResult]:
+    """The results of all tasks that compare sounds with words."""
+    from hf_audiolang.data.sound_scenes import order_pairs, zero_shot_text
+
+    single_events, test, composition = splits["zero_shot"], splits["test"], splits["composition"]
+    prompts = {"labels": test.scenes.labels, "label_text": zero_shot_text, "options": options}
+    in_test = {"true_clips": _true_clips(test.rows), "order_pairs": order_pairs(test.rows), "options": options}
     results = [
-        zero_shot.evaluate(model, processor, records["zero_shot"], **prompts).labelled(**data["zero_shot"]),
-        retrieval.evaluate(model, processor, records["test"], **in_test).labelled(**data["test"]),
-        retrieval.evaluate(model, processor, records["composition"], options=options).labelled(
-            prefix="composition/", **data["composition"]
+        zero_shot.evaluate(model, processor, single_events.records, **prompts).labelled(**single_events.about),
+        retrieval.evaluate(model, processor, test.records, **in_test).labelled(**test.about),
+        retrieval.evaluate(model, processor, composition.records, options=options).labelled(
+            prefix="composition/", **composition.about
         ),
-        frames.evaluate(model, processor, records["test"], **prompts).labelled(**data["test"]),
     ]
-    return collect(results, ceiling | {f"composition/{name}": value for name, value in unseen.items()})
+    if has_frames:
+        results.append(frames.evaluate(model, processor, test.records, **prompts).labelled(**test.about))
+    return results
+
+
+def _ceilings(splits: Mapping[str, _RenderedSplit]) -> dict[str, float]:
+    """Values, by metric, of an oracle that knows each clip's sounds in order."""
+    from hf_audiolang.data.sound_scenes import oracle_ceilings
+
+    unseen = oracle_ceilings(splits["composition"].rows)["ordered"]
+    prefixed = {f"composition/{name}": value for name, value in unseen.items()}
+    return oracle_ceilings(splits["test"].rows)["ordered"] | prefixed
 
 
 def _true_clips(scenes: "RenderedScenes") -> list[list[list[int]]]:
@@ -112,7 +194,7 @@ def _true_clips(scenes: "RenderedScenes") -> list[list[list[int]]]:
 
 def evaluate_retrieval_only(
     model: nn.Module,
-    processor: ProcessorMixin,
+    processor: AudioProcessor,
     dataset: Sequence[Record],
     *,
     data: str = "your data",
@@ -121,29 +203,38 @@ def evaluate_retrieval_only(
     """What can be reported on any clips with captions: retrieval in both directions.
 
     Args:
-        model: a system with clip and text embeddings.
+        model: a system with clip and text embeddings; for any other the report holds the reason, and no value.
         processor: its processor.
         dataset: records with captions.
         data: name of the data set for the record.
         options: reading and batching of the clips.
 
     Returns:
-        metric name -> value, and `chance`, `ceiling` (empty) and `records`.
+        metric name -> value, and `chance`, `ceiling` (empty), `records` and `left_out`.
     """
+    no_text = why_no_text(model, processor)
+    if no_text is not None:
+        return collect([], left_out={"retrieval": no_text})
     return collect([retrieval.evaluate(model, processor, dataset, options=options).labelled(data)])
 
 
-def collect(results: Sequence[TaskResult], ceiling: Mapping[str, float] | None = None) -> dict[str, object]:
-    """The report of several tasks: all values, then `chance`, `ceiling` and `records`.
+def collect(
+    results: Sequence[TaskResult],
+    ceiling: Mapping[str, float] | None = None,
+    left_out: Mapping[str, str] | None = None,
+) -> dict[str, object]:
+    """The report of several tasks: all values, then `chance`, `ceiling`, `records` and `left_out`.
 
     Args:
         results: one per task.
         ceiling: metric name -> value of an oracle.
+        left_out: task that was not done -> reason.
     """
     report: dict[str, object] = {name: value for result in results for name, value in result.items()}
     report["chance"] = {name: value for result in results for name, value in result.chance.items()}
     report["ceiling"] = dict(ceiling or {})
     report["records"] = [result.record for result in results]
+    report["left_out"] = dict(left_out or {})
     return report
 
 
@@ -164,8 +255,12 @@ def markdown_table(report: Mapping[str, object]) -> str:
         lines.append(CEILING_NOTE)
     for record in report["records"]:
         skipped = f", {record['num_skipped']} left out" if record["num_skipped"] else ""
-        templates = f", prompt {' / '.join(record['templates'])!r}" if "templates" in record else ""
-        lines.append(f"- {record['task']}: {record['data']}, {record['num_clips']} clips{skipped}{templates}.")
+        more = f", prompt {' / '.join(record['templates'])!r}" if "templates" in record else ""
+        more += f", trained on {record['train_data']}" if "train_data" in record else ""
+        lines.append(f"- {record['task']}: {record['data']}, {record['num_clips']} clips{skipped}{more}.")
+    for reason in dict.fromkeys(report["left_out"].values()):
+        tasks = ", ".join(task for task, why in report["left_out"].items() if why == reason)
+        lines.append(f"- Left out: {tasks}. {reason}")
     return "\n".join(lines) + "\n"
 
 
@@ -190,5 +285,6 @@ __all__ = [
     "evaluate_sound_scenes",
     "markdown_table",
     "metrics_of",
+    "tasks_left_out",
     "write_report",
 ]

@@ -8,18 +8,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
-    AutoModel,
     AutoModelForPreTraining,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    ProcessorMixin,
 )
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
@@ -31,42 +28,38 @@ from hf_audiolang.data.records import RecordDataset, dataset_captions
 from hf_audiolang.data.registry import build_dataset
 from hf_audiolang.data.sampling import EpochSampler, build_train_loader
 from hf_audiolang.data.sound_scenes import SoundScenes
+from hf_audiolang.data.text_embeddings import TextStore
+from hf_audiolang.evaluation.capabilities import AudioProcessor
 from hf_audiolang.models.feature_extraction_log_mel import measure_statistics
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
 
 from .config import SCENES, DataArguments, ModelArguments, RunConfig
 from .devices import num_available_cores
 from .interrupt import start_worker
-from .objectives import override_objective
+from .objectives import freeze_parameters
+from .outline import build_model_config, shrink
+from .start import load_pretrained, load_start_weights
 from .tokenizer import load_tokenizer, train_tokenizer
 
 logger = logging.get_logger(__name__)
 
 MAX_MEASURED_CLIPS = 5000  # clips whose features give mean and standard deviation; slap.md section 1
-# Sizes of the smoke run's model, wherever a config of the family has a field of the name.
-SMOKE_SIZES = {
-    "hidden_size": 24,
-    "encoder_hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 32,
-    "num_prototypes": 32,
-    "prototype_hidden_size": 32,
-    "prototype_bottleneck_size": 16,
-}
 
 
 def build_feature_extractor(arguments: ModelArguments) -> FeatureExtractionMixin:
     """The feature extractor that belongs to the model; the first look at the model's folder, before data are made.
 
+    It is that of the trained model, else of the audio tower's start, whose features these are, else the config's.
+
     Raises:
         OSError: if the folder has none, or no config, or `model` is a folder without weights.
     """
-    key, name = ("model", arguments.model) if arguments.model else ("model_config", arguments.model_config)
+    key = next(name for name in ("model", "audio_model", "model_config") if getattr(arguments, name))
+    name = getattr(arguments, key)
     folder = Path(name)
-    if arguments.model and folder.is_dir() and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+    if key != "model_config" and folder.is_dir() and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
         raise FileNotFoundError(
-            f"`model` {name!r} has no weights (model.safetensors). Give the folder that a run exported, "
+            f"`{key}` {name!r} has no weights (model.safetensors). Give the folder that a run exported, "
             "runs/NAME/model, or use --model_config to begin a new model of these sizes."
         )
     try:
@@ -132,16 +125,22 @@ def scene_options(data: DataArguments) -> dict[str, tuple]:
 
 
 def build_processor(
-    config: RunConfig, feature_extractor: FeatureExtractionMixin, train_data: RecordDataset
-) -> ProcessorMixin:
+    config: RunConfig, feature_extractor: FeatureExtractionMixin, train_data: RecordDataset, has_tokenizer: bool = True
+) -> AudioProcessor:
     """Feature extractor and tokenizer in one; what is still open is taken from the training data.
 
     Open may be the tokenizer (`tokenizer: train`) and the extractor's mean and standard deviation. Both depend on the
-    training data alone.
+    training data alone. A model that embeds no text has the feature extractor alone.
 
     Raises:
         OSError: if the tokenizer cannot be found.
     """
+    if feature_extractor.std is None:
+        clips = _waveforms(train_data, feature_extractor.sampling_rate, config.data.max_seconds)
+        feature_extractor.set_statistics(*measure_statistics(feature_extractor, clips, MAX_MEASURED_CLIPS))
+        logger.info(f"Measured features: mean {feature_extractor.mean:.3f}, divisor {feature_extractor.std:.3f}.")
+    if not has_tokenizer:
+        return feature_extractor
     arguments = config.model
     if arguments.model:
         tokenizer = AutoTokenizer.from_pretrained(arguments.model)
@@ -151,31 +150,34 @@ def build_processor(
         logger.info(f"Trained a tokenizer of {len(tokenizer)} types on the captions.")
     else:
         tokenizer = load_tokenizer(arguments.tokenizer)
-    if feature_extractor.std is None:
-        clips = _waveforms(train_data, feature_extractor.sampling_rate, config.data.max_seconds)
-        feature_extractor.set_statistics(*measure_statistics(feature_extractor, clips, MAX_MEASURED_CLIPS))
-        logger.info(f"Measured features: mean {feature_extractor.mean:.3f}, divisor {feature_extractor.std:.3f}.")
     return AudioLangProcessor(feature_extractor, tokenizer)
 
 
-def build_model(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The pre-training model: new from `model_config`, or a trained one to continue from `model`.
+def build_model(config: RunConfig, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedModel:
+    """The pre-training model: new from `model_config`, or a trained one to continue from `model`; `freeze` applied.
+
+    Args:
+        config: the run's settings.
+        tokenizer: its vocabulary becomes the model's; None for a model that embeds no text.
 
     Raises:
         OSError: if there is no such model or config.
-        ValueError: if a run key of the objective is no field of the model's config, or the text weights do not fit.
+        ValueError: if a run key of the objective is no field of the model's config, or weights to start from do not
+            fit.
     """
     arguments = config.model
-    model_config = AutoConfig.from_pretrained(arguments.model or arguments.model_config)
-    override_objective(model_config, arguments)
+    model_config = build_model_config(config)
     if arguments.model:
-        return _load("model", arguments.model, AutoModelForPreTraining, config=model_config)
-    if config.train.smoke:
-        model_config = type(model_config).from_dict(_shrunk(model_config.to_dict()))
-    fit_vocabulary(model_config, tokenizer, is_exact=arguments.tokenizer == "train")
-    model = AutoModelForPreTraining.from_config(model_config)
-    if arguments.text_model:
-        _load_text_tower(model, arguments.text_model)
+        model = load_pretrained("model", arguments.model, AutoModelForPreTraining, config=model_config)
+    else:
+        model_config = shrink(model_config) if config.train.smoke else model_config
+        if tokenizer is not None:
+            fit_vocabulary(model_config, tokenizer, is_exact=arguments.tokenizer == "train")
+        model = AutoModelForPreTraining.from_config(model_config)
+        load_start_weights(model, arguments)
+    if arguments.freeze:
+        share = freeze_parameters(model, arguments.freeze)
+        logger.info(f"`freeze` {arguments.freeze} keeps {share:.1%} of the parameters as they are.")
     return model
 
 
@@ -239,7 +241,14 @@ def plan_batches(config: RunConfig, train_data: RecordDataset, accelerator: Acce
 
 
 def loader_maker(
-    config: RunConfig, processor: ProcessorMixin, train_data: RecordDataset, sampler: EpochSampler, num_steps: int
+    config: RunConfig,
+    processor: AudioProcessor,
+    train_data: RecordDataset,
+    sampler: EpochSampler,
+    num_steps: int,
+    *,
+    text_store: TextStore | None = None,
+    needs_captions: bool = True,
 ) -> Callable[[int], Iterable[dict]]:
     """The function the loop calls for its batches: number of batches used -> the remaining ones."""
     data = config.data
@@ -250,6 +259,8 @@ def loader_maker(
         crop_step_seconds=data.crop_step_seconds,
         on_bad_example=data.on_bad_example,
         seed=config.train.seed,
+        text_store=text_store,
+        needs_captions=needs_captions,
     )
     num_batches = num_steps * config.train.gradient_accumulation_steps
 
@@ -284,50 +295,9 @@ def _waveforms(dataset: RecordDataset, sampling_rate: int, max_seconds: float) -
             continue  # reported when it is drawn for a batch
 
 
-def _load_text_tower(model: PreTrainedModel, name: str) -> None:
-    """Copies the weights of a published text encoder into the text tower."""
-    source = _load("text_model", name, AutoModel, dtype=torch.float32).state_dict()
-    target = model.base_model.text_model
-    expected = target.state_dict()
-    misfits = [key for key, value in expected.items() if key not in source or source[key].shape != value.shape]
-    if misfits:
-        raise ValueError(
-            f"`text_model` {name!r} does not fit the text tower: {len(misfits)} of its {len(expected)} tensors are "
-            f"missing or of another shape, for instance {misfits[0]!r}. Use a `model_config` whose text_config is "
-            "that model's, with its own `tokenizer`."
-        )
-    target.load_state_dict({key: source[key] for key in expected})
-
-
-def _load(key: str, name: str, family: type, **options: object) -> PreTrainedModel:
-    """`family.from_pretrained`, whose failure names the run's key in one line."""
-    try:
-        return family.from_pretrained(name, **options)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise OSError(
-            f"`{key}` {name!r} cannot be loaded: {reason} Give a folder with config.json and model.safetensors, or a "
-            "Hub id that has both, and check the network."
-        ) from error
-
-
-def _shrunk(numbers: dict) -> dict:
-    """A config's dictionary with the smoke run's sizes, in all sub-configs."""
-    small = {}
-    for name, value in numbers.items():
-        if isinstance(value, dict):
-            small[name] = _shrunk(value)
-        elif name == "layer_types" and value is not None:
-            small[name] = value[-SMOKE_SIZES["num_hidden_layers"] :]
-        else:
-            small[name] = SMOKE_SIZES.get(name, value)
-    return small
-
-
 __all__ = [
     "MAX_MEASURED_CLIPS",
     "SCENES",
-    "SMOKE_SIZES",
     "build_datasets",
     "build_feature_extractor",
     "build_model",

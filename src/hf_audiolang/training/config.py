@@ -32,14 +32,25 @@ class ModelArguments:
     """Which model is trained; the objective's numbers overwrite the field of the same name in the model's config."""
 
     model_config: str | None = _option(None, "Folder (or Hub id) with config.json and preprocessor_config.json.")
-    model: str | None = _option(None, "Folder or Hub id of a trained model to continue from, instead of model_config.")
+    model: str | None = _option(
+        None, "Folder or Hub id of a trained model to continue from; with its own config unless model_config is given."
+    )
     text_model: str | None = _option(None, "Hub id or folder whose weights the text tower starts from.")
+    audio_model: str | None = _option(
+        None, "Folder or Hub id whose weights the audio tower starts from, and whose feature extractor is taken."
+    )
+    audio_projection: str | None = _option(None, "Folder or Hub id whose audio projector is the start, not a new one.")
+    freeze: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Patterns of parameter names that are not trained, such as 'audio_model.*'."},
+    )
     tokenizer: str = _option("train", "'train' (byte-level BPE on the training captions), a Hub id or a folder.")
     max_text_tokens: int = _option(128, "Longer captions are cut to this many tokens.")
     contrastive_weight: float | None = _option(None, "Weight of the contrastive loss; None keeps the model config's.")
     masked_weight: float | None = _option(None, "Weight of the masked-prediction loss; None keeps the config's.")
     caption_weight: float | None = _option(None, "Weight of the caption loss; None keeps the model config's.")
-    masking_ratio: float | None = _option(None, "Share of tokens hidden from the student, in (0, 1); None: config's.")
+    masking_ratio: float | None = _option(None, "Share of tokens hidden from the student, in [0, 1); None: config's.")
+    mask_style: str | None = _option(None, "How the hidden tokens are drawn, a name the model knows; None: config's.")
 
 
 @dataclass
@@ -50,6 +61,9 @@ class DataArguments:
     eval_data: str | None = _option(None, "Held-out data like train_data; None: own split, or 10 % of the files.")
     audio_column: str | None = _option(None, "Column of the file name or sound; None: the usual names are tried.")
     caption_column: str | None = _option(None, "Column of the caption(s); None: the usual names are tried.")
+    text_embeddings: str | None = _option(
+        None, "Folder with precomputed embeddings of all training captions, read in place of the captions."
+    )
     train_size: int = _option(3000, "Number of training scenes made (sound_scenes only).")
     min_seconds: float = _option(2.0, "Shortest scene made, seconds (sound_scenes only).")
     max_seconds: float = _option(8.0, "Longest scene made, and the longest crop of any clip, seconds.")
@@ -72,7 +86,7 @@ class TrainArguments:
     batch_size: int = _option(64, "Clips per process and forward pass: the negatives of the contrastive loss.")
     gradient_accumulation_steps: int = _option(1, "Forward passes per optimizer step.")
     learning_rate: float = _option(1e-4, "Peak learning rate, after the warm-up.")
-    warmup_steps: int = _option(0, "Steps of linear warm-up from 0.")
+    warmup_steps: float = _option(0, "Steps of linear warm-up from 0; below 1 it is a share of all steps.")
     lr_end_ratio: float = _option(0.01, "Learning rate of the last step / peak (cosine between); 1 keeps it constant.")
     weight_decay: float = _option(0.05, "AdamW weight decay of matrices; none on norms, embeddings, probes, scales.")
     adam_betas: list[float] = field(
@@ -81,8 +95,9 @@ class TrainArguments:
     max_grad_norm: float = _option(1.0, "Gradients are clipped to this norm; 0: not clipped.")
     ema_decay: list[float] = field(
         default_factory=lambda: [0.994, 1.0],
-        metadata={"help": "Teacher's EMA decay at the first and last step (cosine between)."},
+        metadata={"help": "Teacher's EMA decay at the first and last step."},
     )
+    ema_schedule: Literal["cosine", "linear"] = _option("cosine", "What the teacher's EMA decay follows in between.")
     precision: Literal["auto", "fp32", "bf16"] = _option("auto", "auto: bf16 autocast where the device gains by it.")
     num_threads: int | None = _option(None, "CPU threads of torch per process; None: all cores, shared fairly.")
     seed: int = _option(0, "Seed of initialisation, data order, crops and masks.")
@@ -122,12 +137,13 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "num_events": (1, 5),
     "max_grad_norm": (0, None),
     "adam_betas": (0, 0.99999),
-    "masking_ratio": (0.01, 0.99),
+    "masking_ratio": (0, 0.99),
 }
 _METRICS = [f"{way}/{name}" for way in ("text_to_audio", "audio_to_text") for name in ("R@1", "R@5", "R@10", "mAP@10")]
 _POSITIVE = ("num_epochs", "learning_rate", "min_seconds", "max_seconds", "crop_step_seconds")
 _PAIRS = ("ema_decay", "adam_betas", "num_events")
-_EITHER_OR = (("max_steps", "num_epochs"), ("model_config", "model"))
+_EITHER_OR = (("max_steps", "num_epochs"), ("model_config", "model"))  # on the command line one puts out the other
+_STARTS = ("text_model", "audio_model", "audio_projection")  # weights of parts of a new model
 
 
 @dataclass
@@ -160,6 +176,11 @@ class RunConfig:
         Path(path).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
+def default_settings() -> dict[str, Any]:
+    """The value of every key that is not set."""
+    return {name: value for part in _PARTS.values() for name, value in dataclasses.asdict(part()).items()}
+
+
 def load_run_config(arguments: list[str]) -> RunConfig:
     """The run's settings from a command line: an optional YAML path first, then `--key value` overrides.
 
@@ -179,6 +200,8 @@ def load_run_config(arguments: list[str]) -> RunConfig:
         for name, other in (pair, pair[::-1]):
             if name in given and other not in given:
                 settings.pop(other, None)  # the command line chooses between the two
+    if "model" in given:
+        settings = {name: value for name, value in settings.items() if name not in _STARTS}
     parser = _Parser(list(_PARTS.values()), allow_abbrev=False, prog="pretrain.py [CONFIG.yaml]")
     parser.set_defaults(**settings)
     *parts, unknown = parser.parse_args_into_dataclasses(
@@ -188,7 +211,9 @@ def load_run_config(arguments: list[str]) -> RunConfig:
         _refuse_unknown(unknown[0].split("=")[0], "on the command line", prefix="--")
     config = RunConfig(**dict(zip(_PARTS, parts, strict=True)))
     _check(config)
-    return _shrink_for_smoke(config) if config.train.smoke else config
+    if config.train.warmup_steps >= 1:
+        config.train.warmup_steps = int(config.train.warmup_steps)
+    return _shrink_for_smoke(config, given) if config.train.smoke else config
 
 
 class _Parser(HfArgumentParser):
@@ -250,10 +275,10 @@ def _check(config: RunConfig) -> None:
         choices = typing.get_args(_HINTS[name]) if typing.get_origin(_HINTS[name]) is Literal else None
         if choices and value not in choices:
             raise ValueError(f"Unknown `{name}` {value!r}. Choose one of {list(choices)}.")
-    for first, second in _EITHER_OR:
-        given = {name: settings[name] for name in (first, second) if settings[name] is not None}
-        if len(given) != 1:
-            raise ValueError(f"Exactly one of `{first}` and `{second}` is needed, got {given or 'none'}. Set one key.")
+    _check_model_keys(config.model)
+    lengths = {name: settings[name] for name in ("max_steps", "num_epochs") if settings[name] is not None}
+    if len(lengths) != 1:
+        raise ValueError(f"Exactly one of `max_steps` and `num_epochs` is needed, got {lengths or 'none'}. Set one.")
     if config.eval.best_metric not in _METRICS:
         raise ValueError(f"Unknown `best_metric` {config.eval.best_metric!r}. Choose one of {_METRICS}.")
     low, high = config.data.num_events
@@ -274,10 +299,28 @@ def _check(config: RunConfig) -> None:
         )
     if config.train.resume and config.train.overwrite:
         raise ValueError("`resume` and `overwrite` are both true. Continue the old run, or start anew: choose one.")
-    if config.train.max_steps and config.train.warmup_steps >= config.train.max_steps and not config.train.smoke:
+    _check_warmup(config.train)
+
+
+def _check_model_keys(arguments: ModelArguments) -> None:
+    if arguments.model is None and arguments.model_config is None:
+        raise ValueError("`model_config` or `model` is needed, got none. Name the model to begin, or to continue.")
+    starts = {name: getattr(arguments, name) for name in _STARTS if getattr(arguments, name) is not None}
+    if arguments.model is not None and starts:
         raise ValueError(
-            f"`warmup_steps` is {config.train.warmup_steps} but the run has {config.train.max_steps} steps, so the "
-            "learning rate would never reach its peak. Lower `warmup_steps` or raise `max_steps`."
+            f"`model` {arguments.model!r} brings all of its weights, got {starts} beside it. Leave out `model` to put "
+            "a new one together, or the other keys to continue it."
+        )
+
+
+def _check_warmup(settings: TrainArguments) -> None:
+    warmup = settings.warmup_steps
+    if warmup >= 1 and not float(warmup).is_integer():
+        raise ValueError(f"`warmup_steps` must be a whole number, or a share of all steps below 1, got {warmup}.")
+    if settings.max_steps and warmup >= settings.max_steps and warmup >= 1 and not settings.smoke:
+        raise ValueError(
+            f"`warmup_steps` is {warmup:g} but the run has {settings.max_steps} steps, so the learning rate would "
+            "never reach its peak. Lower `warmup_steps` or raise `max_steps`."
         )
 
 
@@ -300,18 +343,27 @@ def _check_range(name: str, value: Any) -> None:
             raise ValueError(f"`{name}` must be {allowed}, got {value}. Change it in the YAML file or as --{name}.")
 
 
-def _shrink_for_smoke(config: RunConfig) -> RunConfig:
-    """The same run in miniature, in a folder of its own so that no real run is touched."""
-    config.model.model, config.model.text_model, config.model.tokenizer = None, None, "train"
-    config.model.max_text_tokens = min(config.model.max_text_tokens, 32)
+def _shrink_for_smoke(config: RunConfig, given: set[str]) -> RunConfig:
+    """The same run in miniature, in a folder of its own so that no real run is touched.
+
+    Weights to start from are left out, unless they are `given` on the command line: those of another smoke run fit.
+    A text store is made in the run's folder.
+    """
+    if "model" not in given:
+        config.model.model_config = config.model.model_config or config.model.model
+    for name in {"model", *_STARTS} - given:
+        setattr(config.model, name, None)
+    config.model.tokenizer, config.model.max_text_tokens = "train", min(config.model.max_text_tokens, 32)
     data = dataclasses.replace(config.data, train_data="sound_scenes", eval_data=None, train_size=16, num_workers=0)
     data.min_seconds, data.max_seconds, data.crop_step_seconds = 1.0, 1.6, None
     train = dataclasses.replace(config.train, max_steps=2, num_epochs=None, batch_size=4, warmup_steps=1, log_steps=1)
     train.gradient_accumulation_steps, train.save_steps = 1, 1
     train.output_dir = f"{config.train.output_dir.rstrip('/')}_smoke"
     train.overwrite, train.resume = not config.train.resume, config.train.resume
-    evaluation = dataclasses.replace(config.eval, eval_steps=2, eval_size=6, test_size=20, composition_size=4)
-    evaluation.zero_shot_size = 32
+    if data.text_embeddings is not None:
+        data.text_embeddings = f"{train.output_dir}/text_embeddings"
+    evaluation = dataclasses.replace(config.eval, eval_size=6, test_size=20, composition_size=4, zero_shot_size=32)
+    evaluation.eval_steps = min(config.eval.eval_steps, 2)
     return RunConfig(config.model, data, train, evaluation)
 
 
@@ -322,5 +374,6 @@ __all__ = [
     "ModelArguments",
     "RunConfig",
     "TrainArguments",
+    "default_settings",
     "load_run_config",
 ]

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_audiolang.data.audio_io import AudioError, record_waveform
 from hf_audiolang.data.records import Record, RecordDataset
+from hf_audiolang.evaluation.capabilities import AudioProcessor, feature_extractor_of, why_no_text
 from hf_audiolang.evaluation.embed import AudioOptions
 from hf_audiolang.evaluation.figures import plot_losses, plot_scene, plot_test_scene
 from hf_audiolang.evaluation.metrics import MissingResourceError
@@ -46,11 +47,12 @@ NUM_EXAMPLES = 8
 
 
 def evaluate_run(
-    config: RunConfig, model: PreTrainedModel, processor: ProcessorMixin, held_out: RecordDataset | None
+    config: RunConfig, model: PreTrainedModel, processor: AudioProcessor, held_out: RecordDataset | None
 ) -> tuple[dict[str, object], list[Record]]:
     """(final report, a few readable held-out clips): all scene tasks for scenes, retrieval for own data.
 
-    The report is written to metrics.json and metrics.md in the run's folder.
+    A model that embeds no text is measured by the tasks that need none; for own data there is none. The report is
+    written to metrics.json and metrics.md in the run's folder.
     """
     data, sizes = config.data, config.eval
     if config.tests_on_scenes:
@@ -63,14 +65,14 @@ def evaluate_run(
             scene_options=scene_options(data),
             num_workers=num_available_cores(),
         )
-        held_out = build_scenes(data, "test", NUM_EXAMPLES, processor.feature_extractor.sampling_rate)
+        held_out = build_scenes(data, "test", NUM_EXAMPLES, feature_extractor_of(processor).sampling_rate)
     else:
         name = public_data_name(data.eval_data or data.train_data)
         name = name if data.eval_data else f"held-out part of {name}"
         options = AudioOptions(on_bad_example=data.on_bad_example)
         report = evaluate_retrieval_only(model, processor, held_out, data=name, options=options)
     write_report(report, config.train.output_dir)
-    return report, readable_clips(held_out, NUM_EXAMPLES, processor.feature_extractor.sampling_rate)
+    return report, readable_clips(held_out, NUM_EXAMPLES, feature_extractor_of(processor).sampling_rate)
 
 
 def readable_clips(dataset: RecordDataset, num_clips: int, sampling_rate: int) -> list[Record]:
@@ -88,7 +90,7 @@ def readable_clips(dataset: RecordDataset, num_clips: int, sampling_rate: int) -
     return clips
 
 
-def export_model(config: RunConfig, model: PreTrainedModel, processor: ProcessorMixin) -> Path:
+def export_model(config: RunConfig, model: PreTrainedModel, processor: AudioProcessor) -> Path:
     """Writes the folder to share, `model/`: the system without teacher and heads, and the processor."""
     folder = Path(config.train.output_dir) / "model"
     model.save_pretrained(folder)
@@ -97,7 +99,7 @@ def export_model(config: RunConfig, model: PreTrainedModel, processor: Processor
 
 
 def describe_model(
-    config: RunConfig, model: PreTrainedModel, processor: ProcessorMixin, report: dict[str, object], progress: Progress
+    config: RunConfig, model: PreTrainedModel, processor: AudioProcessor, report: dict[str, object], progress: Progress
 ) -> None:
     """Adds the card, README.md, to the exported folder."""
     table = markdown_table(report)
@@ -106,13 +108,18 @@ def describe_model(
 
 
 def write_figures(
-    config: RunConfig, model: PreTrainedModel, processor: ProcessorMixin, clips: Sequence[Record]
+    config: RunConfig, model: PreTrainedModel, processor: AudioProcessor, clips: Sequence[Record]
 ) -> list[Path]:
-    """Loss curves, and one clip with the frames' similarity to texts; without matplotlib a hint instead."""
+    """Loss curves and, if the model embeds text, one clip with the frames' similarity to texts.
+
+    Without matplotlib a hint instead.
+    """
     output_dir = Path(config.train.output_dir)
     folder = output_dir / "figures"
     try:
         losses = plot_losses(output_dir / LOG_FILE, folder / "losses.png")
+        if why_no_text(model, processor) is not None:
+            return [losses]
         if config.tests_on_scenes:
             return [losses, plot_test_scene(model, processor, folder / "scene.png", scene_options(config.data))]
         if not clips:
@@ -141,7 +148,8 @@ def write_examples(clips: Sequence[Record], output_dir: Path, sampling_rate: int
 
 def labels_of(clips: Sequence[Record], num_labels: int = 3) -> list[str]:
     """Words for what is heard in each of the first clips, without commas: the first phrase, else the first caption."""
-    texts = [clip.phrases[0]["phrase"] if clip.phrases else clip.captions[0] for clip in clips]
+    texts = [clip.phrases[0]["phrase"] if clip.phrases else (*clip.captions, "")[0] for clip in clips]
+    texts = [text for text in texts if text]
     return list(dict.fromkeys(" ".join(text.replace(",", " ").split()) for text in texts))[:num_labels]
 
 
@@ -152,18 +160,25 @@ def write_bad_examples(output_dir: Path, messages: Sequence[str]) -> None:
         (output_dir / "bad_examples.txt").write_text("\n".join(messages) + "\n", encoding="utf-8")
 
 
-def next_commands(output_dir: Path, examples: Sequence[Path], labels: Sequence[str]) -> list[str]:
-    """Three shell commands to try the exported model with, on the examples of the run and words that fit them.
+def next_commands(
+    output_dir: Path, examples: Sequence[Path], labels: Sequence[str], embeds_text: bool = True
+) -> list[str]:
+    """Shell commands to try the exported model with, on the examples of the run and words that fit them.
+
+    A model that embeds no text is not asked with words.
 
     They run as printed: programs of an environment that is not on the PATH come with their folder.
     """
     programs, labels = _program_folder(), list(labels) or ["a sound"]
     model, folder = shlex.quote(str(output_dir / "model")), shlex.quote(str(output_dir / "examples"))
     sound = shlex.quote(str(examples[0])) if examples else "SOUND.wav"
+    evaluate = f"{programs}python training_scripts/evaluate.py {model}"
+    if not embeds_text:
+        return [f"{programs}hf-audiolang embed {folder} --output sounds.safetensors --model {model}", evaluate]
     return [
         f"{programs}hf-audiolang classify {sound} --labels {shlex.quote(', '.join(labels))} --model {model}",
         f"{programs}hf-audiolang search {shlex.quote(labels[0])} {folder} --model {model}",
-        f"{programs}python training_scripts/evaluate.py {model}",
+        evaluate,
     ]
 
 

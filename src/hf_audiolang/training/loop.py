@@ -41,7 +41,7 @@ from .interrupt import StopRequest, garbage_collection_paused
 from .log import TrainLog
 from .objectives import read_terms
 from .optim import build_optimizer
-from .schedule import build_lr_schedule, ema_decay, restore_schedule, schedule_state
+from .schedule import build_lr_schedule, ema_decay, restore_schedule, schedule_state, warmup_length
 
 logger = logging.get_logger(__name__)
 
@@ -175,7 +175,7 @@ def optimizer_step(state: TrainState, terms: dict[str, Tensor], notes: dict[str,
     if hasattr(state.bare_model, "after_optimizer_step"):
         state.bare_model.after_optimizer_step()
     if hasattr(state.bare_model, "update_teacher"):
-        notes["ema_decay"] = ema_decay(step, state.num_steps, *settings.ema_decay)
+        notes["ema_decay"] = ema_decay(step, state.num_steps, *settings.ema_decay, settings.ema_schedule)
         state.bare_model.update_teacher(notes["ema_decay"])
     state.log.add(terms, notes)
 
@@ -232,7 +232,10 @@ def _start(
         model, learning_rate=settings.learning_rate, betas=settings.adam_betas, weight_decay=settings.weight_decay
     )
     schedule = build_lr_schedule(
-        optimizer, warmup_steps=settings.warmup_steps, num_steps=num_steps, end_ratio=settings.lr_end_ratio
+        optimizer,
+        warmup_steps=warmup_length(settings.warmup_steps, num_steps),
+        num_steps=num_steps,
+        end_ratio=settings.lr_end_ratio,
     )
     # The schedule is neither prepared nor registered: accelerate would step it once per process, and unpickle it.
     prepared_model, optimizer = accelerator.prepare(model, optimizer)

@@ -17,11 +17,12 @@ import torch
 import yaml
 from accelerate import Accelerator
 from torch import nn
-from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoFeatureExtractor, AutoProcessor, PreTrainedModel
 from transformers.utils import logging
 
 from hf_audiolang.data.records import RecordDataset
 from hf_audiolang.evaluation import retrieval
+from hf_audiolang.evaluation.capabilities import AudioProcessor, why_no_text
 from hf_audiolang.evaluation.embed import AudioOptions
 
 from .build import (
@@ -33,8 +34,9 @@ from .build import (
     loader_maker,
     plan_batches,
 )
+from .captions import open_text_store, ready_text_store, training_captions
 from .checkpoint import Progress, checkpoint_path, find_last_checkpoint, load_checkpoint
-from .config import RunConfig
+from .config import RunConfig, default_settings
 from .devices import build_accelerator
 from .finish import (
     describe_model,
@@ -48,6 +50,7 @@ from .finish import (
 )
 from .log import LOG_FILE
 from .loop import checkpoint_folder, train
+from .outline import exported_model, outline_model
 
 logger = logging.get_logger(__name__)
 
@@ -77,6 +80,7 @@ class RunResult:
             processes than the main one and after a signal.
         examples: sound files of held-out clips, to try the model on.
         labels: words for what is heard in the first of them, each from another file.
+        embeds_text: the exported model can be asked with words.
         signal_number: the signal that ended training early, or None.
     """
 
@@ -85,6 +89,7 @@ class RunResult:
     report: dict[str, object] = field(default_factory=dict)
     examples: list[Path] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    embeds_text: bool = True
     signal_number: int | None = None
 
 
@@ -100,25 +105,32 @@ def pretrain(config: RunConfig) -> RunResult:
     accelerator = build_accelerator(config.train)
     refuse_overwriting(config)
     feature_extractor = build_feature_extractor(config.model)
+    outline = outline_model(config)
+    text_store = open_text_store(config, outline)
     check_final_test(config, feature_extractor.sampling_rate)
     train_data, held_out = build_datasets(config, feature_extractor.sampling_rate)
-    if held_out is not None and not readable_clips(held_out, 1, feature_extractor.sampling_rate):
-        raise ValueError(
-            f"`eval_data`: none of the {len(held_out)} held-out clips can be used, so the model could not be tested. "
-            "Repair the files (a warning above names each), or give others as --eval_data."
-        )
+    _check_held_out(held_out, feature_extractor.sampling_rate)
+    if text_store is not None:
+        text_store.check_covers(training_captions(train_data))
     sampler, num_steps = plan_batches(config, train_data, accelerator)
     refuse_changes(config)
     remove_old_run(config, accelerator)  # not before everything else has been checked
-    processor = _shared_processor(config, accelerator, lambda: build_processor(config, feature_extractor, train_data))
-    model = build_model(config, processor.tokenizer)
+    processor = _shared_processor(
+        config,
+        accelerator,
+        lambda: build_processor(config, feature_extractor, train_data, outline.needs_tokenizer),
+        outline.needs_tokenizer,
+    )
+    model = build_model(config, getattr(processor, "tokenizer", None))
+    text_store = ready_text_store(config, text_store, model, processor, train_data, accelerator)
     _describe(model, train_data, num_steps)
     _save_start(config, accelerator)
 
     torch.manual_seed(config.train.seed + 1000 * accelerator.process_index)  # masks and dropout differ by process
+    text = {"text_store": text_store, "needs_captions": outline.needs_captions}
     result = train(
         model,
-        loader_maker(config, processor, train_data, sampler, num_steps),
+        loader_maker(config, processor, train_data, sampler, num_steps, **text),
         config,
         accelerator,
         num_steps=num_steps,
@@ -187,11 +199,12 @@ def refuse_changes(config: RunConfig) -> None:
     checkpoint = _continued_checkpoint(config)
     if checkpoint is None or not (checkpoint / "run.yaml").is_file():
         return
-    old, new = yaml.safe_load((checkpoint / "run.yaml").read_text(encoding="utf-8")), config.to_dict()
+    # a key that is newer than the run had its default
+    old = default_settings() | yaml.safe_load((checkpoint / "run.yaml").read_text(encoding="utf-8"))
     changed = [
-        f"{name}: {old.get(name)} -> {value}"
-        for name, value in new.items()
-        if name not in FREE_KEYS and old.get(name) != value
+        f"{name}: {old[name]} -> {value}"
+        for name, value in config.to_dict().items()
+        if name not in FREE_KEYS and old[name] != value
     ]
     if changed:
         raise ValueError(
@@ -200,13 +213,21 @@ def refuse_changes(config: RunConfig) -> None:
         )
 
 
+def _check_held_out(held_out: RecordDataset | None, sampling_rate: int) -> None:
+    if held_out is not None and not readable_clips(held_out, 1, sampling_rate):
+        raise ValueError(
+            f"`eval_data`: none of the {len(held_out)} held-out clips can be used, so the model could not be tested. "
+            "Repair the files (a warning above names each), or give others as --eval_data."
+        )
+
+
 def _continued_checkpoint(config: RunConfig) -> Path | None:
     return find_last_checkpoint(checkpoint_folder(config)) if config.train.resume else None
 
 
 def _shared_processor(
-    config: RunConfig, accelerator: Accelerator, build: Callable[[], ProcessorMixin]
-) -> ProcessorMixin:
+    config: RunConfig, accelerator: Accelerator, build: Callable[[], AudioProcessor], has_tokenizer: bool
+) -> AudioProcessor:
     """The processor in the run's folder, which the main process builds unless a checkpoint is continued.
 
     One vocabulary and one pair of statistics for all processes, and for all of the run.
@@ -220,7 +241,7 @@ def _shared_processor(
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     accelerator.wait_for_everyone()
-    return AutoProcessor.from_pretrained(folder)
+    return (AutoProcessor if has_tokenizer else AutoFeatureExtractor).from_pretrained(folder)
 
 
 def _save_start(config: RunConfig, accelerator: Accelerator) -> None:
@@ -234,14 +255,14 @@ def _save_start(config: RunConfig, accelerator: Accelerator) -> None:
 
 
 def _validation(
-    config: RunConfig, processor: ProcessorMixin, held_out: RecordDataset | None
+    config: RunConfig, processor: AudioProcessor, held_out: RecordDataset | None
 ) -> Callable[[nn.Module], dict[str, float]] | None:
     """What the loop calls every `eval_steps`: retrieval on (some of) the held-out data."""
     if config.eval.eval_steps == 0 or held_out is None:
         return None
     clips = [held_out[index] for index in range(min(config.eval.eval_size, len(held_out)))]
     options = AudioOptions(on_bad_example=config.data.on_bad_example)
-    return lambda model: retrieval.evaluate(model.base_model, processor, clips, options=options)
+    return lambda model: retrieval.evaluate(exported_model(model), processor, clips, options=options)
 
 
 def _describe(model: PreTrainedModel, train_data: RecordDataset, num_steps: int) -> None:
@@ -259,17 +280,18 @@ def _finish(
     config: RunConfig,
     accelerator: Accelerator,
     model: nn.Module,
-    processor: ProcessorMixin,
+    processor: AudioProcessor,
     held_out: RecordDataset | None,
 ) -> RunResult:
     """Evaluation, export, figures and examples, on the main process; the others wait."""
     if accelerator.is_main_process:
-        system = model.base_model.eval()
+        system = exported_model(model).eval()
         export_model(config, system, processor)  # first: nothing that follows can take it away
         report, clips = evaluate_run(config, system, processor, held_out)
         describe_model(config, system, processor, report, run.progress)
         write_figures(config, system, processor, clips)
-        run = replace(run, report=report, examples=write_examples(clips, run.output_dir), labels=labels_of(clips))
+        examples, embeds_text = write_examples(clips, run.output_dir), why_no_text(system, processor) is None
+        run = replace(run, report=report, examples=examples, labels=labels_of(clips), embeds_text=embeds_text)
     accelerator.wait_for_everyone()
     return run
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""What changes with the step: learning rate (warm-up, cosine) and the teacher's EMA decay (cosine)."""
+"""What changes with the step: learning rate (warm-up, cosine) and the teacher's EMA decay (cosine or line)."""
 
 import math
 from collections.abc import Mapping
@@ -45,15 +45,33 @@ def restore_schedule(schedule: LRScheduler, state: Mapping[str, object]) -> None
     schedule.load_state_dict(schedule.state_dict() | {name: state[name] for name in _STATE})
 
 
-def ema_decay(step: int, num_steps: int, start: float, end: float) -> float:
+def warmup_length(warmup_steps: float, num_steps: int) -> int:
+    """Steps of warm-up in a run of `num_steps`: below 1 `warmup_steps` is a share of them, rounded up."""
+    return int(warmup_steps) if warmup_steps >= 1 else math.ceil(warmup_steps * num_steps)
+
+
+def ema_decay(step: int, num_steps: int, start: float, end: float, schedule: str = "cosine") -> float:
     """Weight the teacher keeps of itself in the update after step `step` (from 0) of `num_steps`.
 
-    SLAP 3.2: 0.994 to 1 along a cosine.
+    Args:
+        step: steps done before this one.
+        num_steps: steps of the run.
+        start: weight at step 0.
+        end: weight at the end.
+        schedule: "cosine" (SLAP 3.2, 0.994 to 1) or "linear" (M2D's code, 0.99995 to 0.99999).
 
     Returns:
-        `end - (end - start) * (1 + cos(pi * step / num_steps)) / 2`: `start` at step 0, `end` at `num_steps`.
+        cosine: `end - (end - start) * (1 + cos(pi * step / num_steps)) / 2`, which is `end` at `num_steps`;
+        linear: `start + (end - start) * step / (num_steps - 1)`, which is `end` at the last step.
+
+    Raises:
+        ValueError: for another `schedule`.
     """
-    return end - (end - start) * (1 + math.cos(math.pi * step / num_steps)) / 2
+    if schedule == "linear":
+        return start + (end - start) * step / max(num_steps - 1, 1)
+    if schedule == "cosine":
+        return end - (end - start) * (1 + math.cos(math.pi * step / num_steps)) / 2
+    raise ValueError(f"Unknown `schedule` {schedule!r}. Choose one of ['cosine', 'linear'].")
 
 
-__all__ = ["build_lr_schedule", "ema_decay", "restore_schedule", "schedule_state"]
+__all__ = ["build_lr_schedule", "ema_decay", "restore_schedule", "schedule_state", "warmup_length"]

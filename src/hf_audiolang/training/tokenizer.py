@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from hf_audiolang.data.text_embedders import find_model
+
 # ModernBERT's names; the order fixes their ids to 0..4.
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
@@ -69,14 +71,15 @@ def train_tokenizer(
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or a Hub id; it must have a padding token.
+    """The tokenizer of a folder, a Hub id or a packaged text model; it must have a padding token.
 
     Raises:
+        ImportError: for a packaged model that is not installed.
         OSError: if it is neither a folder with a tokenizer nor reachable on the Hub.
         ValueError: if it has no padding token.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(find_model(name_or_path))
     except (OSError, ValueError) as error:
         raise OSError(
             f"`tokenizer` {name_or_path!r} is neither a folder with a tokenizer nor reachable on the Hub. Check the "

@@ -1,0 +1,149 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""What a user may tell the M2D-CLAP converter, and what the name of an official folder says."""
+
+import re
+from dataclasses import dataclass, fields
+from typing import Literal
+
+# k of the folder name -> the front end's numbers (the authors' runtime); everything else is as at 16 kHz
+FRONT_ENDS = {
+    16000: {"sampling_rate": 16000, "n_fft": 400, "win_length": 400, "hop_length": 160, "f_max": 8000.0},
+    32000: {"sampling_rate": 32000, "n_fft": 800, "win_length": 800, "hop_length": 320, "f_max": 16000.0},
+}
+NO_TOKENIZER = "none"
+TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
+
+
+@dataclass(frozen=True)
+class TextType:
+    """A text encoder that official folder names speak of.
+
+    Attributes:
+        model: its name on the Hub.
+        embedding_size: width of its caption embeddings.
+        pooling: how its states become one vector; None if it has a pooling of its own.
+    """
+
+    model: str
+    embedding_size: int
+    pooling: str | None
+
+
+TEXT_TYPES = {
+    "A": TextType("thenlper/gte-base", 768, "mean"),
+    "B": TextType("google-bert/bert-base-uncased", 768, "cls"),
+    "N": TextType("nvidia/NV-Embed-v2", 4096, None),
+}
+
+
+@dataclass(frozen=True)
+class FolderName:
+    """The configuration in an official folder name, `CLASS-MELSxFRAMESpMELSxFRAMES[pRATEk][pLETTER][pTI]-...`."""
+
+    model_class: str
+    num_mel_bins: int
+    max_frames: int
+    patch_mel_bins: int
+    patch_frames: int
+    sampling_rate: int
+    text_letter: str
+    has_text_encoder: bool
+
+
+def parse_folder_name(name: str) -> FolderName | None:
+    """The configuration in a folder name, or None if it is not an official one.
+
+    A missing rate is 16 kHz and a missing text letter is A, as in the authors' runtime.
+
+    Raises:
+        ValueError: if the name is official but speaks of a rate or a text encoder that is not known.
+    """
+    sizes = r"(\d+)x(\d+)p(\d+)x(\d+)"
+    match = re.fullmatch(rf"([a-z0-9_]+)-{sizes}((?:p[A-Za-z0-9]+)*)(?:-.*)?", name)
+    if match is None:
+        return None
+    model_class, mels, frames, patch_mels, patch_frames, rest = match.groups()
+    rate, letter, included = [*rest.split("p")[1:], "", "", ""][:3]
+    rates = {"": 16000} | {f"{hertz // 1000}k": hertz for hertz in FRONT_ENDS}
+    if rate not in rates or letter not in ("", *TEXT_TYPES) or included not in ("", "TI") or rest.count("p") > 3:
+        raise ValueError(
+            f"The folder name {name!r} ends its sizes with {rest!r}. Known are a rate ({', '.join(rates)[2:]}), then "
+            f"the letter of a text encoder ({', '.join(TEXT_TYPES)}), then TI if it is in the file. Pass `name` with "
+            "what is right."
+        )
+    return FolderName(
+        model_class=model_class,
+        num_mel_bins=int(mels),
+        max_frames=int(frames),
+        patch_mel_bins=int(patch_mels),
+        patch_frames=int(patch_frames),
+        sampling_rate=rates[rate],
+        text_letter=letter or "A",
+        has_text_encoder=included == "TI",
+    )
+
+
+@dataclass(frozen=True)
+class M2dClapOptions:
+    """Overrides of the converter; None lets it infer the value, or refuse when nothing determines it.
+
+    Attributes:
+        name: official folder name, for a renamed folder.
+        sampling_rate: Hz, 16000 or 32000.
+        num_mel_bins: mel bins of the input.
+        max_frames: frames encoded in one piece.
+        num_attention_heads: heads of the encoder; 64 wide each if not given.
+        predictor_num_heads: heads of the predictor; 32 wide each if not given.
+        text_num_attention_heads: heads of a text encoder in the file; 64 wide each if not given.
+        text_embedding_model: whose caption embeddings the text side expects.
+        text_pooling: "cls", "mean" or "last".
+        text_model: folder or Hub id of a text encoder to include when the file holds none.
+        tokenizer: folder or Hub id, or "none" to save the feature extractor alone.
+        pretraining: also convert predictor and teacher, to train further.
+        ignore_unknown: leave out keys that no official layout has, instead of refusing them.
+    """
+
+    name: str | None = None
+    sampling_rate: int | None = None
+    num_mel_bins: int | None = None
+    max_frames: int | None = None
+    num_attention_heads: int | None = None
+    predictor_num_heads: int | None = None
+    text_num_attention_heads: int | None = None
+    text_embedding_model: str | None = None
+    text_pooling: Literal["cls", "mean", "last"] | None = None
+    text_model: str | None = None
+    tokenizer: str | None = None
+    pretraining: bool = False
+    ignore_unknown: bool = False
+
+    @classmethod
+    def from_overrides(cls, overrides: dict[str, object]) -> "M2dClapOptions":
+        """Options from keyword arguments, whose values may be texts of a command line.
+
+        Raises:
+            ValueError: for an unknown name or a value of the wrong kind.
+        """
+        kinds = {field.name: field.type for field in fields(cls)}
+        unknown = sorted(set(overrides) - set(kinds))
+        if unknown:
+            raise ValueError(f"Unknown override {unknown[0]!r}. Choose one of {sorted(kinds)}.")
+        return cls(**{name: _typed(name, value, kinds[name]) for name, value in overrides.items()})
+
+
+def _typed(name: str, value: object, kind: object) -> object:
+    if kind is bool:
+        if isinstance(value, bool) or str(value).lower() in TRUE + FALSE:
+            return str(value).lower() in TRUE
+        raise ValueError(f"`{name}` must be true or false, got {value!r}.")
+    if kind == (int | None) and value is not None:
+        if isinstance(value, bool) or not re.fullmatch(r"[1-9]\d*", str(value)):
+            raise ValueError(f"`{name}` must be a positive whole number, got {value!r}.")
+        return int(value)
+    if name == "text_pooling" and value not in (None, "cls", "mean", "last"):
+        raise ValueError(f"Unknown `text_pooling` {value!r}. Choose one of ['cls', 'last', 'mean'].")
+    return None if value is None else str(value)
+
+
+__all__ = ["FRONT_ENDS", "NO_TOKENIZER", "TEXT_TYPES", "FolderName", "M2dClapOptions", "TextType", "parse_folder_name"]

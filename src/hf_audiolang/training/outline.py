@@ -1,0 +1,167 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""The run's model without weights: what it reads and what can be done to it, known before any data are made.
+
+run keys -> model config -> model on the meta device -> checks -> ModelOutline
+"""
+
+import inspect
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel
+
+from hf_audiolang.evaluation.capabilities import has_text_encoder
+
+from .config import RunConfig
+from .objectives import check_freeze, freeze_parameters, override_objective
+
+# Sizes of the smoke run's model, wherever a config of the family has a field of the name.
+SMOKE_SIZES = {
+    "hidden_size": 24,
+    "encoder_hidden_size": 24,
+    "text_embedding_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 32,
+    "num_prototypes": 32,
+    "prototype_hidden_size": 32,
+    "prototype_bottleneck_size": 16,
+    "predictor_hidden_size": 24,
+    "predictor_num_layers": 2,
+    "predictor_num_heads": 3,
+    "predictor_intermediate_size": 32,
+}
+STARTED_PARTS = ("text_model", "audio_model", "audio_projection")  # run keys named like the base model's parts
+
+
+@dataclass(frozen=True)
+class ModelOutline:
+    """What a run must know of its model before it has one.
+
+    Attributes:
+        needs_captions: training reads captions, as tokens or as embeddings.
+        needs_tokenizer: the exported model has a text tower, so texts can be embedded and searched with it.
+        text_embedding_size: width of the caption embeddings that the model takes; None if it takes none.
+        text_embedding_model: name of the model whose embeddings it takes; None for those of any model.
+    """
+
+    needs_captions: bool
+    needs_tokenizer: bool
+    text_embedding_size: int | None = None
+    text_embedding_model: str | None = None
+
+
+def outline_model(config: RunConfig) -> ModelOutline:
+    """The outline of a run's model, after all that can be checked of its keys without data and weights.
+
+    Raises:
+        OSError: if there is no such config.
+        ValueError: for a key of the objective or of the captions that the model has no use for, a `freeze` pattern
+            without parameters, weights for a part it does not have, or validation of a model that reads no text.
+    """
+    model_config = build_model_config(config)
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        model = AutoModelForPreTraining.from_config(model_config)
+    check_freeze(model, config.model.freeze)
+    _check_starts(config, model)
+    needs_captions = getattr(model, "has_text_input", True)
+    needs_tokenizer = needs_captions and has_text_encoder(exported_model(model))
+    _check_captions(config, model, needs_captions, needs_tokenizer)
+    if not needs_tokenizer and config.eval.eval_steps > 0:
+        raise ValueError(
+            f"`eval_steps` is {config.eval.eval_steps}, but the {type(exported_model(model)).__name__} of this run "
+            "embeds no text, and validation is retrieval by text. Set `eval_steps` to 0 and `export` to 'last'."
+        )
+    if config.data.text_embeddings is None:
+        return ModelOutline(needs_captions, needs_tokenizer)
+    known = (model_config.text_embedding_size, model_config.text_embedding_model)
+    return ModelOutline(needs_captions, needs_tokenizer, *known)
+
+
+def build_model_config(config: RunConfig) -> PreTrainedConfig:
+    """The model's config with the run's keys of the objective in it.
+
+    Raises:
+        OSError: if there is no such config.
+        ValueError: if a run key of the objective is no field of the model's config, or not allowed there.
+    """
+    arguments = config.model
+    model_config = AutoConfig.from_pretrained(arguments.model_config or arguments.model)
+    override_objective(model_config, arguments)
+    return model_config
+
+
+def shrink(model_config: PreTrainedConfig) -> PreTrainedConfig:
+    """The config with the smoke run's sizes, in all its parts."""
+    return type(model_config).from_dict(_shrunk(model_config.to_dict()))
+
+
+def exported_model(model: nn.Module) -> PreTrainedModel:
+    """What a run leaves behind of its pre-training model: what the model says, else its base model."""
+    return getattr(model, "exported_model", model.base_model)
+
+
+def _check_starts(config: RunConfig, model: PreTrainedModel) -> None:
+    """Weights are only for parts that there are."""
+    for part in STARTED_PARTS:
+        name = getattr(config.model, part)
+        if name is not None and not [*getattr(model.base_model, part, nn.Identity()).parameters()]:
+            raise ValueError(
+                f"`{part}` is {name!r}, but that part of a {type(model.base_model).__name__} of this config has no "
+                "weights. Remove the key, or choose a `model_config` with that part."
+            )
+
+
+def _check_captions(config: RunConfig, model: PreTrainedModel, needs_captions: bool, needs_tokenizer: bool) -> None:
+    """The captions come in a form that the model takes."""
+    store, name = config.data.text_embeddings, type(model).__name__
+    if store is None:
+        if needs_captions and not needs_tokenizer:
+            raise ValueError(
+                f"`text_embeddings` is needed: this {name} has no text tower. Embed the training captions with "
+                f"{getattr(model.config, 'text_embedding_model', None) or 'its text model'} first, see "
+                "training_scripts/precompute_text.py, and give the folder."
+            )
+        return
+    if not needs_captions or "text_embeddings" not in inspect.signature(model.forward).parameters:
+        why = "takes captions as tokens" if needs_captions else "reads no captions with these weights of its losses"
+        raise ValueError(f"`text_embeddings` is {store!r}, but this {name} {why}. Remove the key.")
+    tower = model.base_model.text_model
+    trained = needs_tokenizer and _count_trained(model, tower, config.model.freeze)
+    if trained:
+        raise ValueError(
+            f"With `text_embeddings` {store!r} the text tower reads nothing, so its {trained} tensors cannot be "
+            "trained. Add 'text_model.*' to `freeze`, or remove `text_embeddings` to train it."
+        )
+
+
+def _count_trained(model: PreTrainedModel, part: nn.Module, patterns: list[str]) -> int:
+    """Tensors of a part of the model that `freeze` leaves trainable."""
+    freeze_parameters(model, patterns)
+    return sum(parameter.requires_grad for parameter in part.parameters())
+
+
+def _shrunk(numbers: dict) -> dict:
+    """A config's dictionary with the smoke run's sizes, in all sub-configs."""
+    small = {}
+    for name, value in numbers.items():
+        if isinstance(value, dict):
+            small[name] = _shrunk(value)
+        elif name == "layer_types" and value is not None:
+            small[name] = value[-SMOKE_SIZES["num_hidden_layers"] :]
+        else:
+            small[name] = SMOKE_SIZES.get(name, value)
+    return small
+
+
+__all__ = [
+    "SMOKE_SIZES",
+    "STARTED_PARTS",
+    "ModelOutline",
+    "build_model_config",
+    "exported_model",
+    "outline_model",
+    "shrink",
+]
