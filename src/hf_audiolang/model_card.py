@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 # metric -> (Hub task, Hub metric, task of the report's record that it belongs to)
 CARD_METRICS = {
@@ -25,8 +25,10 @@ CARD_METRICS = {
 }
 SHOWN_SETTINGS = (
     "train_data", "learning_rate", "warmup_steps", "lr_end_ratio", "weight_decay", "adam_betas", "max_grad_norm",
-    "gradient_accumulation_steps", "ema_decay", "precision", "seed", "max_seconds", "crop_step_seconds",
+    "gradient_accumulation_steps", "ema_decay", "ema_schedule", "mask_style", "precision", "seed", "max_seconds",
+    "crop_step_seconds",
 )  # fmt: skip
+STARTS = ("model", "audio_model", "audio_projection", "text_model")  # settings that name weights to start from
 SYNTHETIC = "synthetic-scenes v1"
 
 
@@ -59,14 +61,20 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
     is_synthetic = settings["train_data"] == "sound_scenes"
     data_name = SYNTHETIC if is_synthetic else public_data_name(str(settings["train_data"]))
     # Nobody but the owner of data and start weights can say under which licence a model made of them stands.
-    is_all_ours = is_synthetic and not settings.get("model") and not settings.get("text_model")
+    is_all_ours = is_synthetic and not any(settings.get(name) for name in STARTS)
+    text = getattr(config, "text_config", None)  # None: an audio encoder, or a system without text encoder
     name = Path(str(settings["output_dir"])).name
     card_data = ModelCardData(
         language="en",
         license="apache-2.0" if is_all_ours else None,
         library_name="transformers",
-        pipeline_tag="zero-shot-audio-classification",
-        tags=["audio", "audio-language", "contrastive", config.model_type, "hf_audiolang"],
+        pipeline_tag="feature-extraction" if text is None else "zero-shot-audio-classification",
+        tags=[
+            "audio",
+            *(["audio-language", "contrastive"] if hasattr(config, "embedding_size") else []),
+            config.model_type,
+            "hf_audiolang",
+        ],
         model_name=name,
         eval_results=evaluation_metadata(content.report),
     )
@@ -84,10 +92,13 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
         data_name=data_name,
         num_classes=32,
         num_parameters=f"{sum(value.numel() for value in model.parameters()) / 1e6:.2f} M",
-        audio=config.audio_config,
-        text=config.text_config,
-        embedding_size=config.embedding_size,
-        sampling_rate=processor.feature_extractor.sampling_rate,
+        audio=getattr(config, "audio_config", config),
+        text=text,
+        embedding_size=getattr(config, "embedding_size", None),
+        text_embedding_model=getattr(config, "text_embedding_model", None),
+        has_projector_attention=_has_projector_attention(config),
+        is_all_ours=is_all_ours,
+        sampling_rate=getattr(processor, "feature_extractor", processor).sampling_rate,
         settings=settings,
         shown_settings=list(shown.items()),
         num_steps=content.num_steps,
@@ -123,13 +134,21 @@ def public_data_name(name: str) -> str:
     return path.resolve().name if path.exists() or path.is_absolute() or name.startswith(("~", ".")) else name
 
 
+def _has_projector_attention(config: PreTrainedConfig) -> bool:
+    projector = getattr(config, "projector_config", None)
+    return getattr(projector, "projector_type", None) == "transformer"
+
+
 def find_template(model_type: str) -> Path:
     """The card's template, inside the installed package or at the top of the source tree.
+
+    An audio encoder alone has the template of its family.
 
     Raises:
         FileNotFoundError: if the family has none.
     """
     places = [Path(__file__).parent / "model_cards", Path(__file__).parents[2] / "model_cards"]
+    model_type = model_type.removesuffix("_audio_model")
     for place in places:
         if (place / f"{model_type}.md").is_file():
             return place / f"{model_type}.md"

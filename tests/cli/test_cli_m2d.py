@@ -48,7 +48,7 @@ def test_explain_draws_beside_you_and_names_the_part(model_folder, sounds, tmp_p
     words = ["explain", str(sounds / "dog" / "a.wav"), "--model", model_folder, "--captions", "a dog", "rain"]
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "a_attention.png: first 1.1 s of 2.0 s"
+    assert lines[0] == "a_attention.png: first 1.12 s of 2.00 s"
     assert [line.split(maxsplit=1)[1] for line in lines[1:]] == ["a dog", "rain"]
     picture = tmp_path / "a_attention.png"
     assert picture.read_bytes()[:8] == PNG

@@ -94,7 +94,7 @@ def use_bert(case: RecordedCase) -> None:
         intermediate_size=len(bert["encoder.layer.0.intermediate.dense.weight"]),
     )
     AutoTokenizer.from_pretrained = lambda name: FixedTokens()
-    AutoModel.from_pretrained = lambda name: BertModel(config)
+    AutoModel.from_pretrained = lambda name: BertModel(config).eval()
 
 
 if __name__ == "__main__":

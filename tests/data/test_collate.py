@@ -8,6 +8,7 @@ from tiny import tiny_processor
 
 from hf_audiolang.data.collate import BadExampleError, Collator
 from hf_audiolang.data.records import Record
+from hf_audiolang.data.text_embeddings import TextEmbedderSettings, TextStore, TextStoreError, precompute
 
 RAMP = np.arange(48000, dtype=np.int16) - 24000  # 3 s in which every sample is different
 
@@ -116,6 +117,62 @@ def test_a_bad_record_is_named_with_what_is_wrong(tmp_path):
     for message, record in bad.items():
         with pytest.raises(BadExampleError, match=f"^{message}"):
             _collator().draw(record, 2)
+
+
+@pytest.fixture
+def store(tmp_path) -> TextStore:
+    """Captions a to h, embedded as the code of their letter and a one."""
+    embed = lambda captions: torch.tensor([[float(ord(text)), 1.0, 0.5] for text in captions])  # noqa: E731
+    return precompute("abcdefgh", tmp_path / "store", TextEmbedderSettings("m", pooling="mean"), embed=embed)
+
+
+def test_a_store_replaces_the_tokens_of_the_same_draws(store):
+    processor = tiny_processor()
+    records = [_record(3.0, tuple("abcdefgh")), _record(0.7, tuple("hgf")), _record(0.05, ("c",))]
+    options = {"max_seconds": 1.0, "max_text_tokens": 6}
+    collators = [Collator(processor, **options), Collator(processor, **options, text_store=store)]
+    drawn = set()
+    for seed in range(0, 30, 3):
+        items = [(record, seed + number) for number, record in enumerate(records)]
+        examples = [collators[0].draw(*item) for item in items]
+        tokens, stored = (_batch(collator, items) for collator in collators)
+        assert set(stored) == {"input_features", "input_features_mask", "text_embeddings", "audio_seconds", "skipped"}
+        for name in ("input_features", "input_features_mask"):
+            assert torch.equal(stored[name], tokens[name]), name
+        assert stored["audio_seconds"] == tokens["audio_seconds"]
+        codes = [ord(example.caption) for example in examples]
+        assert stored["text_embeddings"].tolist() == [[code, 1.0, 0.5] for code in codes]
+        drawn |= set(codes)
+    assert len(drawn) > 4
+
+
+def test_a_collator_with_a_store_travels_to_a_worker_and_needs_no_tokenizer(store):
+    extractor = tiny_processor().feature_extractor
+    collator = Collator(extractor, max_seconds=1.0, max_text_tokens=6, text_store=store)
+    items = [(_record(2.0, tuple("abcdefgh")), seed) for seed in range(5)]
+    first, second = _batch(collator, items), _batch(pickle.loads(pickle.dumps(collator)), items)
+    assert torch.equal(first["text_embeddings"], second["text_embeddings"])
+    assert torch.equal(first["input_features"], second["input_features"])
+
+
+def test_a_caption_without_embedding_is_named(store):
+    collator = _collator(text_store=store)
+    collator.processor = tiny_processor()
+    with pytest.raises(TextStoreError, match=r"lacks 1 caption.*'unknown'"):
+        _batch(collator, [(_record(captions=("a",)), 1), (_record(captions=("unknown",)), 2)])
+
+
+def test_without_need_for_captions_sounds_alone_are_batched_and_cropped_as_with_them(store):
+    extractor = tiny_processor().feature_extractor
+    collator = Collator(extractor, max_seconds=1.0, max_text_tokens=6, needs_captions=False)
+    batch = _batch(collator, [(_record(captions=()), 1), (_record(captions=(" ",)), 2)])
+    assert set(batch) == {"input_features", "input_features_mask", "audio_seconds", "skipped"}
+    assert collator.draw(_record(captions=()), 1).caption == ""
+    record = _record(captions=("one", "two"))
+    for seed in range(5):  # where there are captions the crop is that of a run which reads them
+        np.testing.assert_array_equal(collator.draw(record, seed).waveform, _collator().draw(record, seed).waveform)
+    with pytest.raises(ValueError, match="`text_store` is given, but `needs_captions` is False"):
+        Collator(extractor, max_seconds=1.0, max_text_tokens=6, needs_captions=False, text_store=store)
 
 
 def test_one_blank_caption_among_good_ones_is_never_drawn():

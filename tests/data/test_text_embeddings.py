@@ -120,6 +120,16 @@ def test_a_resumed_run_writes_the_bytes_of_an_uninterrupted_one(tmp_path, fails_
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
 
 
+def test_a_file_has_its_name_only_when_it_is_whole(tmp_path, monkeypatch):
+    def no_more(source, target):
+        raise InterruptedError("the power is cut")
+
+    monkeypatch.setattr(text_shards.os, "replace", no_more)
+    with pytest.raises(InterruptedError):
+        build(tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
+
+
 def test_a_gap_left_by_one_of_several_processes_is_filled(tmp_path):
     build(tmp_path / "whole")
     build(tmp_path / "resumed")
@@ -262,7 +272,8 @@ def test_data_workers_read_the_same_rows(tmp_path):
 
 def test_a_relative_folder_survives_a_change_of_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data = pickle.dumps(build("store", ["rain"]))
+    build("store", ["rain"])
+    data = pickle.dumps(TextStore.open("store"))
     monkeypatch.chdir(tmp_path.parent)
     assert "rain" in pickle.loads(data)
 

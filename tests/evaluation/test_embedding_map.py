@@ -98,8 +98,6 @@ def test_map_of_embeddings_has_the_models_classes():
     assert message.startswith("broken: ")
     gap = np.linalg.norm(found.points[:10].mean(0) - found.points[10:].mean(0))
     assert gap > 2 * found.points[:10].std(0).max()  # t-SNE keeps the clusters apart
-    again = map_records(TableModel(table, table), TableProcessor(), [*clips[:5], broken, *clips[5:]])
-    np.testing.assert_array_equal(found.points, again.points)  # seeded
 
 
 def test_thin_classes_are_noted():
@@ -202,6 +200,11 @@ def test_more_classes_than_looks_get_no_legend(tmp_path, drawn):
     assert many.get_legend() is not None
     assert too_many.get_legend() is None
     assert "too many classes for a legend" in too_many.texts[0].get_text()
+
+
+def test_the_plane_is_the_same_every_time():
+    embeds = unit(40, 200, seed=0)  # wide, where the start of t-SNE is found with random numbers
+    np.testing.assert_array_equal(tsne_points(embeds, 5.0), tsne_points(embeds, 5.0))
 
 
 def test_without_scikit_learn_the_message_names_the_extra(monkeypatch):

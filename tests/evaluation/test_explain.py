@@ -125,13 +125,13 @@ def test_long_clips_show_what_fits_into_the_model_and_say_so(model, processor):
     found = explain(model, processor, record(waveform), captions=["a dog", "rain"])
     assert found.attention.shape == (5, 7)
     assert len(found.log_mel_db) == 112
-    assert found.part == "first 1.1 s of 2.5 s"
+    assert found.part == "first 1.12 s of 2.50 s"
     alone = explain(model, processor, record(waveform[: 112 * 160 - 1]), captions=["a dog", "rain"])
-    assert alone.part == "1.1 s"
+    assert alone.part == "1.12 s"
     np.testing.assert_allclose(found.attention, alone.attention, atol=1e-6)
     np.testing.assert_allclose(found.similarities, alone.similarities, atol=1e-6)
     shorter = explain(model, processor, record(waveform), max_seconds=0.5)
-    assert shorter.part == "first 0.5 s of 2.5 s"
+    assert shorter.part == "first 0.50 s of 2.50 s"
     assert shorter.attention.shape == (5, 4)
     with pytest.raises(ValueError, match="`max_seconds` must be positive, got -1"):
         explain(model, processor, record(waveform), max_seconds=-1)
@@ -206,7 +206,7 @@ def test_the_picture_shows_attention_over_the_log_mel(model, processor, tmp_path
     lines = [text.get_text() for text in level_axes.texts]
     ranked = [texts[i] for i in np.argsort(found.similarities)]  # drawn from below
     assert [line.split("“")[-1].rstrip("”") for line in lines[:-1]] == ranked
-    assert lines[-1] == "first 1.1 s of 2.0 s"
+    assert lines[-1] == "first 1.12 s of 2.00 s"
     ticks = dict(zip([t.get_text() for t in level_axes.get_yticklabels()], level_axes.get_yticks(), strict=True))
     assert found.mel_hz[round(ticks["2"])] == pytest.approx(2000, rel=0.03)  # kHz on the mel axis
 

@@ -144,6 +144,7 @@ def _tower_from_elsewhere(source: str, layout: TextLayout) -> TextTower:
             f"{layout.embedding_size} ({layout.embedding_model or 'not named'}). Pass the encoder it was trained with."
         )
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("pooler.")}
+    model.config._name_or_path = ""  # it may be a path of this machine
     return TextTower(model.config, layout.pooling, tensors=tensors, source=source)
 
 

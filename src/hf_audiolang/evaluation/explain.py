@@ -60,8 +60,8 @@ class Explanation:
     def part(self) -> str:
         """Which part of the clip is shown, in words."""
         if self.shown_seconds > self.total_seconds - 0.01:
-            return f"{self.total_seconds:.1f} s"
-        return f"first {self.shown_seconds:.1f} s of {self.total_seconds:.1f} s"
+            return f"{self.total_seconds:.2f} s"
+        return f"first {self.shown_seconds:.2f} s of {self.total_seconds:.2f} s"
 
     def to_json(self) -> dict[str, object]:
         """Everything but the log-mel and its axes, as lists and numbers."""

@@ -106,8 +106,8 @@ def exported_model(model: nn.Module) -> PreTrainedModel:
 def _check_starts(config: RunConfig, model: PreTrainedModel) -> None:
     """Weights are only for parts that there are."""
     for part in STARTED_PARTS:
-        name = getattr(config.model, part)
-        if name is not None and not [*getattr(model.base_model, part, nn.Identity()).parameters()]:
+        name, module = getattr(config.model, part), getattr(model.base_model, part, None)
+        if name is not None and (module is None or not [*module.parameters()]):
             raise ValueError(
                 f"`{part}` is {name!r}, but that part of a {type(model.base_model).__name__} of this config has no "
                 "weights. Remove the key, or choose a `model_config` with that part."
