@@ -383,6 +383,11 @@ def chirp(seconds: float, sampling_rate: int) -> Tensor:
     return torch.from_numpy((tone + 0.1 * noise * time / seconds).astype(np.float32))
 
 
+def some_log_mel(num_frames: int = 131) -> Tensor:
+    """(T, 80) numbers in the place of a normalised log-mel; more frames than the small tables, not whole patches."""
+    return 1.5 * hashed("log-mel", num_frames, 80)
+
+
 def sampled(values: Tensor, count: int = 6) -> list[float]:
     """A few values, evenly spread over a tensor, to six decimals."""
     flat = values.flatten()

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from m2d_official import RecordedCase, chirp, recorded_case, sampled
+from m2d_official import RecordedCase, chirp, recorded_case, sampled, some_log_mel
 from transformers import AutoModel, AutoTokenizer, BatchEncoding, BertConfig, BertModel
 
 CASES = ("encoder", "fine_time", "speech", "high_rate", "clap_2024", "tagger", "final_small", "final_real")
@@ -60,6 +60,7 @@ def record(portable_m2d, case: RecordedCase, seconds: tuple[float, ...]) -> dict
         flat = portable_m2d.PortableM2D(str(file), flat_features=True)
         clips = {second: chirp(second, case.sampling_rate).unsqueeze(0) for second in seconds}
         result = {str(second): outputs(stacked, flat, clip) for second, clip in clips.items()}
+        result["tokens_of_log_mel"] = sampled(flat.encode_lms(some_log_mel().T[None, None]), count=16)
         if "TI" in case.folder:
             use_bert(case)
             result["text"] = sampled(flat.encode_clap_text(["", ""]), count=16)

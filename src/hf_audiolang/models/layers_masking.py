@@ -140,6 +140,21 @@ def structured_positions(token_mask: Tensor, masking_ratio: float, num_bands: in
     return hidden.to(token_mask.device)
 
 
+def show_one_each(masked_positions: Tensor, token_mask: Tensor) -> Tensor:
+    """Shows the first token of clips that are hidden altogether, as very short ones may be: (B, N) -> (B, N)."""
+    is_first = token_mask & (token_mask.cumsum(1) == 1)
+    all_hidden = (masked_positions | ~token_mask).all(1, keepdim=True)
+    return masked_positions & ~(is_first & all_hidden)
+
+
+def hide_one_each(masked_positions: Tensor, token_mask: Tensor) -> Tensor:
+    """Hides the last token of clips of several tokens that are shown altogether: (B, N) -> (B, N)."""
+    num_tokens = token_mask.sum(1, keepdim=True)
+    is_last = token_mask & (token_mask.cumsum(1) == num_tokens) & (num_tokens > 1)
+    none_hidden = ~(masked_positions & token_mask).any(1, keepdim=True)
+    return masked_positions | (is_last & none_hidden)
+
+
 def _lowest(draws: Tensor, token_mask: Tensor, masking_ratio: float) -> Tensor:
     num_tokens = token_mask.sum(1)
     num_hidden = (masking_ratio * num_tokens).round().long()
@@ -153,7 +168,9 @@ def _lowest_count(draws: Tensor, num_hidden: Tensor) -> Tensor:
 
 __all__ = [
     "block_masked_positions",
+    "hide_one_each",
     "random_masked_positions",
+    "show_one_each",
     "span_positions",
     "structured_positions",
     "uniform_positions",

@@ -140,11 +140,15 @@ class M2dClapAudioModel(StrictTowersMixin, PreTrainedModel):
         Args:
             max_frames: new length in frames. A longer position table is interpolated, a shorter one cut off.
         """
-        table = self.embeddings.position_embeddings
-        columns = max_frames // self.config.patch_frames
-        self.embeddings.position_embeddings = resize_table_2d(table, self.config.num_frequency_patches, columns)
+        old = self.config.max_frames
         self.config.max_frames = max_frames
-        self.config.validate_patches()
+        try:
+            self.config.validate_patches()
+        except ValueError:
+            self.config.max_frames = old
+            raise
+        table, bands = self.embeddings.position_embeddings, self.config.num_frequency_patches
+        self.embeddings.position_embeddings = resize_table_2d(table, bands, self.config.num_time_patches)
 
     @can_return_tuple
     def forward(
@@ -213,9 +217,9 @@ class M2dClapAudioModel(StrictTowersMixin, PreTrainedModel):
             ValueError: if mel bins, mask or masked positions do not fit.
         """
         grid = self.patch_grid(input_features, input_features_mask)
-        visible = (
-            grid.token_mask if masked_positions is None else grid.token_mask & ~self._hidden(grid, masked_positions)
-        )
+        visible = grid.token_mask
+        if masked_positions is not None:
+            visible = visible & ~self.hidden_tokens(grid, masked_positions)
         rows, visible = self._used_rows(grid, visible)
         layout = PackedLayout.from_mask(visible)
         tokens = self.run_layers(self.embed(grid, layout, rows), layout, inputs=layer_inputs, weights=layer_weights)
@@ -280,8 +284,8 @@ class M2dClapAudioModel(StrictTowersMixin, PreTrainedModel):
         columns, frames = self._num_columns(num_frames), config.patch_frames
         if num_frames > config.max_frames:
             tail = -num_frames % config.max_frames
-            features = F.pad(features, (0, 0, 0, tail)).view(-1, config.max_frames, num_mel_bins)
-            frame_mask = F.pad(frame_mask, (0, tail)).view(-1, config.max_frames)
+            features = F.pad(features, (0, 0, 0, tail)).reshape(-1, config.max_frames, num_mel_bins)
+            frame_mask = F.pad(frame_mask, (0, tail)).reshape(-1, config.max_frames)
         tail = columns * frames - features.shape[1]  # negative where a full piece has frames left over
         features, frame_mask = F.pad(features, (0, 0, 0, tail)), F.pad(frame_mask, (0, tail))
         bands = config.num_frequency_patches
@@ -329,7 +333,12 @@ class M2dClapAudioModel(StrictTowersMixin, PreTrainedModel):
         """Columns of the widest piece of a batch padded to `num_frames`."""
         return min(-(-num_frames // self.config.patch_frames), self.config.num_time_patches)
 
-    def _hidden(self, grid: PatchGrid, masked_positions: Tensor) -> Tensor:
+    def hidden_tokens(self, grid: PatchGrid, masked_positions: Tensor) -> Tensor:
+        """Masked positions of the clips as bool on the rows of the grid: (B, N) -> (B * pieces, L).
+
+        Raises:
+            ValueError: if their shape is not that of the tokens.
+        """
         expected = (grid.num_clips, grid.token_mask.numel() // grid.num_clips)
         if masked_positions.shape != expected:
             raise ValueError(

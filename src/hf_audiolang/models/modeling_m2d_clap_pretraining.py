@@ -18,7 +18,13 @@ from transformers import initialization as init
 from transformers.utils import can_return_tuple
 
 from .configuration_m2d_clap import M2dClapConfig
-from .layers_masking import span_positions, structured_positions, uniform_positions
+from .layers_masking import (
+    hide_one_each,
+    show_one_each,
+    span_positions,
+    structured_positions,
+    uniform_positions,
+)
 from .layers_packing import PackedLayout, drop_leading_token, pack, unpack
 from .layers_position import resize_table_2d, sincos_table_2d
 from .layers_teacher import freeze_teacher, update_teacher
@@ -111,13 +117,19 @@ class M2dClapForPreTraining(M2dClapPreTrainedModel):
             audio, width = self.config.audio_config, self.config.predictor_hidden_size
             table = sincos_table_2d(audio.num_frequency_patches, audio.num_time_patches, width)
             init.copy_(module.position_embeddings, table)
-        elif isinstance(module, M2dClapForPreTraining) and module.has_teacher:
-            student = next(module.m2d_clap.audio_model.layers.parameters())
-            is_loaded = getattr(student, "_is_hf_initialized", False)
-            if self.config.teacher_init == "copy" or is_loaded:
-                for teacher, online in module.teacher_pairs():
-                    for target, source in zip(teacher.parameters(), online.parameters(), strict=True):
-                        init.copy_(target, source)
+        elif module is getattr(self, "teacher_norm", None):
+            self._start_teacher()
+
+    def _start_teacher(self) -> None:
+        """Copies the online layers where the teacher was neither loaded nor to start at random.
+
+        Called with the teacher's last module: modules without weights of their own, as this class, are passed over.
+        """
+        student = next(self.m2d_clap.audio_model.layers.parameters())
+        if self.config.teacher_init == "copy" or getattr(student, "_is_hf_initialized", False):
+            for teacher, online in self.teacher_pairs():
+                for target, source in zip(teacher.parameters(), online.parameters(), strict=True):
+                    init.copy_(target, source)
 
     @property
     def exported_model(self) -> PreTrainedModel:
@@ -201,6 +213,7 @@ class M2dClapForPreTraining(M2dClapPreTrainedModel):
         grid = encoder.patch_grid(*self._within_table(input_features, input_features_mask))
         if masked_positions is None:
             masked_positions = self._draw_masked_positions(grid.token_mask)
+        masked_positions = encoder.hidden_tokens(grid, masked_positions)
         visible = PackedLayout.from_mask(grid.token_mask & ~masked_positions)
         latents = encoder.run_layers(encoder.embed(grid, visible), visible)  # (N + B, D), class tokens included
         terms, audio_embeds, text_embeds = {}, None, None
@@ -237,15 +250,24 @@ class M2dClapForPreTraining(M2dClapPreTrainedModel):
         if ratio == 0:
             return torch.zeros_like(token_mask)
         if config.mask_style == "span":
-            return span_positions(token_mask, ratio, bands, config.mask_span_columns)
-        if config.mask_style == "structured":
-            return structured_positions(token_mask, ratio, bands, config.structured_keep)
-        return uniform_positions(token_mask, ratio)
+            masked = span_positions(token_mask, ratio, bands, config.mask_span_columns)
+        elif config.mask_style == "structured":
+            masked = structured_positions(token_mask, ratio, bands, config.structured_keep)
+        else:
+            masked = uniform_positions(token_mask, ratio)
+        masked = show_one_each(masked, token_mask)
+        return hide_one_each(masked, token_mask) if self.has_teacher else masked
 
     def _masked_loss(
         self, latents: Tensor, grid: PatchGrid, visible: PackedLayout, masked_positions: Tensor
     ) -> Tensor:
-        hidden = PackedLayout.from_mask(grid.token_mask & masked_positions)
+        is_hidden = grid.token_mask & masked_positions
+        if not is_hidden.any(1).all():
+            raise ValueError(
+                "`masked_positions` must hide at least one token of every clip for the masked loss, got none in rows "
+                f"{(~is_hidden.any(1)).nonzero().flatten().tolist()}. Leave out clips that fill only one patch."
+            )
+        hidden = PackedLayout.from_mask(is_hidden)
         with torch.no_grad():
             encoder = self.m2d_clap.audio_model
             target = encoder.embed(grid, hidden)  # the online patches, positions and class token: M2D copies no others

@@ -62,7 +62,7 @@ def outline_model(config: RunConfig) -> ModelOutline:
             without parameters, weights for a part it does not have, or validation of a model that reads no text.
     """
     model_config = build_model_config(config)
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+    with torch.device("meta"):
         model = AutoModelForPreTraining.from_config(model_config)
     check_freeze(model, config.model.freeze)
     _check_starts(config, model)
