@@ -24,6 +24,7 @@ from tiny import tiny_tokenizer
 from transformers import AutoFeatureExtractor, AutoModel, AutoProcessor, BertConfig, BertModel
 
 from hf_audiolang.convert import CONVERTERS, convert_checkpoint
+from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
 
 SMALL = Official()
 FINAL = "m2d_clap_vit_base-80x100p16x16p16kpBpTI-2025"
@@ -125,8 +126,6 @@ def test_without_text_encoder_only_the_feature_extractor_is_saved(tmp_path, file
 
 def test_encoder_of_a_converted_system_loads_alone(tmp_path, file_in):
     convert_checkpoint("m2d_clap", file_in(FINAL, final_state()), tmp_path / "out", tokenizer="none")
-    from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
-
     encoder = M2dClapAudioModel.from_pretrained(tmp_path / "out")
     assert torch.equal(encoder.norm.bias, encoder_state(SMALL)["norm.bias"])
 

@@ -209,7 +209,7 @@ class TrainLoader(DataLoader):
 
     def __iter__(self) -> Iterator[dict]:
         for batch in super().__iter__():
-            self.bad_examples.update(batch["skipped"], len(batch["input_ids"]))
+            self.bad_examples.update(batch["skipped"], len(batch["input_features"]))
             yield batch
 
 
