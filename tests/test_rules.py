@@ -25,6 +25,7 @@ ALLOWED = {
     "benchmarks": {"models", "data", "evaluation", "training"},
     "model_card": {"models"},
     "auto": {"models", "pipelines"},
+    "convert": {"models"},
 }
 # transformers fixes the signature of these
 FREE_SIGNATURES = {"__call__", "from_pretrained"}

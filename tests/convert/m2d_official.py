@@ -167,12 +167,14 @@ def head_state(num_features: int, num_classes: int = 7) -> StateDict:
     }
 
 
-def bert_state(width: int = 128, depth: int = 2, mlp: int = 80, vocab: int = 60, positions: int = 48) -> StateDict:
+def bert_state(
+    width: int = 128, depth: int = 2, mlp: int = 80, vocab: int = 60, positions: int = 48, types: int = 3
+) -> StateDict:
     """A BERT in the names of transformers, its pooling layer and the counter of old files included."""
     names = "word_embeddings", "position_embeddings", "token_type_embeddings"
     state = {
         f"embeddings.{name}.weight": hashed(name, rows, width)
-        for name, rows in zip(names, (vocab, positions, 2), strict=True)
+        for name, rows in zip(names, (vocab, positions, types), strict=True)
     }
     state |= layer_norm("embeddings.LayerNorm", width)
     for index in range(depth):

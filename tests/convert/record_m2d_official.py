@@ -89,6 +89,7 @@ def use_bert(case: RecordedCase) -> None:
     config = BertConfig(
         vocab_size=len(bert["embeddings.word_embeddings.weight"]),
         max_position_embeddings=len(bert["embeddings.position_embeddings.weight"]),
+        type_vocab_size=len(bert["embeddings.token_type_embeddings.weight"]),
         hidden_size=width,
         num_attention_heads=width // 64,
         num_hidden_layers=sum(key.endswith("intermediate.dense.weight") for key in bert),

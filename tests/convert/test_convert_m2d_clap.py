@@ -163,6 +163,24 @@ def test_text_encoder_of_the_file_gives_its_first_state(convert):
     assert sum("pooling layer" in reason for reason in report.ignored.values()) == 2
 
 
+def test_text_encoder_has_the_sizes_of_its_tensors(convert):
+    bert = bert_state(width=64, depth=3, mlp=80, vocab=60, positions=48, types=3)
+    state = encoder_state(SMALL) | linear("text_proj", 128, 64)
+    report, _ = convert("m2d_clap_vit_base-80x100p16x16p16kpBpTI-2025", stage_2_state(state, bert), tokenizer="none")
+    config = report.config.text_config
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (64, 3, 1)
+    assert (config.intermediate_size, config.vocab_size, config.max_position_embeddings) == (80, 60, 48)
+    assert (config.type_vocab_size, report.config.text_embedding_size) == (3, 64)
+
+
+def test_what_a_file_does_not_hold_is_said_and_not_trained(convert):
+    state = encoder_state(SMALL) | PROJECTORS["semantic token"] | TEXT_PROJECTORS["linear"]
+    report, model = convert("m2d_clap_vit_base-80x100p16x16p16kpN-2025", state)
+    assert "no `logit_scale`: it starts from its initial value" in report.summary()
+    torch.testing.assert_close(model.logit_scale(), torch.tensor(1 / 0.07), rtol=1e-4, atol=0)
+    assert (report.config.masked_weight, report.config.contrastive_weight) == (0, 1)  # no predictor: alignment alone
+
+
 @pytest.mark.parametrize("num_features", [128, 640])
 @torch.no_grad()
 def test_classification_head_is_kept_beside_the_encoder(convert, tmp_path, num_features):

@@ -63,7 +63,7 @@ def bert_folder(tmp_path):
     config = BertConfig(vocab_size=60, hidden_size=128, num_hidden_layers=2, num_attention_heads=2,
                         intermediate_size=80, max_position_embeddings=48)  # fmt: skip
     model = BertModel(config)
-    model.load_state_dict(bert_state(), strict=False)
+    model.load_state_dict(bert_state(types=2), strict=False)
     model.save_pretrained(tmp_path / "bert")
     tiny_tokenizer().save_pretrained(tmp_path / "bert")
     return tmp_path / "bert"

@@ -106,6 +106,24 @@ def test_truncated_files_are_refused(tmp_path, share):
         read_checkpoint(file)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("is_archive", [True, False], ids=["archive", "old format"])
+def test_files_with_changed_bytes_are_read_or_refused_but_never_raise_otherwise(tmp_path, is_archive):
+    file = tmp_path / "checkpoint-300.pth"
+    torch.save({"model": tensors(), "epoch": 3}, file, _use_new_zipfile_serialization=is_archive)
+    whole, outcomes = file.read_bytes(), set()
+    for position in range(0, len(whole), 7 if is_archive else 3):
+        changed = bytearray(whole)
+        changed[position] ^= 0x55
+        file.write_bytes(changed)
+        try:
+            read_checkpoint(file)
+            outcomes.add("read")
+        except ValueError as error:
+            outcomes.add("refused" if "checkpoint-300.pth" in str(error) else str(error))
+    assert outcomes == {"read", "refused"}
+
+
 def test_truncated_safetensors_are_refused(tmp_path):
     file = tmp_path / "encoder.safetensors"
     save_file(tensors(), file)
