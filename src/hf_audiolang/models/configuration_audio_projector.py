@@ -23,8 +23,13 @@ class AudioProjectorConfig(PreTrainedConfig):
     intermediate_size: int = 768  # authors' code
     layer_norm_eps: float = 1e-5  # authors' code, unlike the encoder's
 
-    def validate_heads(self):
-        """Raises if the heads do not divide the width."""
+    def validate_sizes(self):
+        """Raises without a layer, or if the heads do not divide the width."""
+        if self.num_hidden_layers < 1:
+            raise ValueError(
+                f"`num_hidden_layers` must be at least 1, got {self.num_hidden_layers}. `projector_type` 'mean' has "
+                "nothing to learn."
+            )
         if self.hidden_size % self.num_attention_heads != 0:
             raise ValueError(
                 "`hidden_size` must be a multiple of `num_attention_heads`, got "

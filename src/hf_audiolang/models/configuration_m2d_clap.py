@@ -134,9 +134,19 @@ class M2dClapConfig(PreTrainedConfig):
             )
 
     def validate_training_numbers(self):
-        """Raises for a masking ratio that leaves nothing to see or nothing to predict."""
+        """Raises for numbers that no training can work with."""
         if not 0 <= self.masking_ratio < 1:
             raise ValueError(f"`masking_ratio` must be at least 0 and below 1, got {self.masking_ratio}.")
+        for name in ("contrastive_weight", "masked_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}. 0 leaves the term out.")
+        if self.mask_span_columns < 1:
+            raise ValueError(f"`mask_span_columns` must be at least 1, got {self.mask_span_columns}.")
+        if not 0 <= self.logit_scale_init_value <= self.logit_scale_max:
+            raise ValueError(
+                f"`logit_scale_init_value` must lie between 0 and `logit_scale_max` = {self.logit_scale_max}, got "
+                f"{self.logit_scale_init_value}. It is the logarithm of 1 / temperature."
+            )
         if self.masked_weight > 0 and self.masking_ratio == 0:
             raise ValueError(
                 f"`masking_ratio` is 0 with `masked_weight` {self.masked_weight}: nothing would be predicted. Raise "

@@ -139,7 +139,7 @@ class M2dClapModel(M2dClapPreTrainedModel):
         if text_embeddings is None:
             output = self._run_text_model(input_ids, attention_mask, kwargs)
             text_embeddings = pool_text(output.last_hidden_state, output.attention_mask, self.config.text_pooling)
-        elif text_embeddings.shape[-1] != self.config.text_embedding_size:
+        elif text_embeddings.ndim != 2 or text_embeddings.shape[1] != self.config.text_embedding_size:
             raise ValueError(
                 f"`text_embeddings` must be (batch, {self.config.text_embedding_size}), got "
                 f"{tuple(text_embeddings.shape)}. Embed the captions with the model that this one was trained with, "

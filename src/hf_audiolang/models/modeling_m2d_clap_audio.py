@@ -265,9 +265,10 @@ class M2dClapAudioModel(StrictTowersMixin, PreTrainedModel):
             ValueError: if mel bins or mask do not fit.
         """
         config = self.config
-        if input_features.ndim != 3 or input_features.shape[-1] != config.num_mel_bins:
+        has_frames = input_features.ndim == 3 and input_features.shape[1] > 0
+        if not has_frames or input_features.shape[-1] != config.num_mel_bins:
             raise ValueError(
-                f"`input_features` must be (batch, frames, {config.num_mel_bins} mel bins), got "
+                f"`input_features` must be (batch, frames, {config.num_mel_bins} mel bins) with a frame, got "
                 f"{tuple(input_features.shape)}. Use the model's own feature extractor."
             )
         batch, num_frames, num_mel_bins = input_features.shape
