@@ -21,7 +21,7 @@ from types import FrameType
 from pretrain import is_our_message, message_of, show_progress_messages
 
 from hf_audiolang.data.numpy_embeddings import embeddings_of_file
-from hf_audiolang.data.text_embedders import CHOICES, PACKAGED_MODELS, TextEmbedderSettings
+from hf_audiolang.data.text_embedders import CHOICES, GIVEN, PACKAGED_MODELS, TextEmbedderSettings
 from hf_audiolang.data.text_embeddings import SHARD_SIZE, TextStore, precompute, read_captions
 from hf_audiolang.training import load_run_config
 from hf_audiolang.training.config import TrainArguments
@@ -71,6 +71,7 @@ def settings_of(options: argparse.Namespace, model: str, precision: str) -> Text
     """What the embeddings depend on; what is left open comes from the model's files, unless they come from a file."""
     given = chosen(options, "pooling", "suffix", "normalize", "dtype", "max_tokens") | {"precision": precision}
     if options.embeddings:
+        given["pooling"] = given["pooling"] or GIVEN
         return TextEmbedderSettings(model, prefix=options.prefix or "", **given)
     return TextEmbedderSettings.of_model(model, **chosen(options, "model_folder", "prefix"), **given)
 
@@ -109,9 +110,7 @@ def parse_arguments(arguments: list[str] | None = None) -> tuple[argparse.Namesp
     parser.add_argument("--output_dir", help=f"default: the run's text_embeddings, or {DEFAULT_PARENT}/MODEL")
     parser.add_argument("--model", help=f"Hub id or folder; default: what the run's model names, or {DEFAULT_MODEL}")
     parser.add_argument("--model_folder", help="where the model is, if not at --model, which is the name kept")
-    parser.add_argument(
-        "--pooling", choices=CHOICES["pooling"], help="default: as its sentence-transformers files say"
-    )
+    parser.add_argument("--pooling", choices=CHOICES["pooling"], help="default: as the model's files say")
     parser.add_argument("--prefix", help="instruction before each caption; default: the model's own, or none")
     parser.add_argument("--suffix", default="", help="behind each caption; for NV-Embed-v2 its end token '</s>'")
     parser.add_argument("--normalize", action="store_true", help="store unit vectors")

@@ -8,7 +8,7 @@
     hf-audiolang explain FILE --model DIR
     hf-audiolang map FOLDER --model DIR
     hf-audiolang compare RUN RUN...
-    hf-audiolang convert SYSTEM CHECKPOINT FOLDER
+    hf-audiolang convert SYSTEM CHECKPOINT FOLDER --set KEY=VALUE --set KEY=VALUE
     hf-audiolang bench frontend
 
 Exit codes: 0 done; 1 done, but some files could not be read (they are named on stderr) or a comparison shows a loss;
@@ -138,11 +138,10 @@ def _add_convert(commands) -> None:
     convert.add_argument("output", metavar="FOLDER", help="folder to write, new or empty")
     convert.add_argument(
         "--set",
-        nargs="+",
-        action="extend",
+        action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="options of the converter, instead of what it infers; values are JSON or plain text",
+        help="option of the converter, instead of what it infers, once for each; the value is JSON or plain text",
     )
 
 

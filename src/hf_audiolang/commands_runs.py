@@ -25,9 +25,13 @@ def run_compare(options: argparse.Namespace) -> int:
 
 
 def run_convert(options: argparse.Namespace) -> int:
-    """`convert`: writes an official checkpoint in this package's form and prints what became of it."""
+    """`convert`: writes an official checkpoint in this package's form and prints what became of it, and no bars."""
+    from transformers.utils import logging
+
     from hf_audiolang.convert import convert_checkpoint
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     report = convert_checkpoint(options.system, options.checkpoint, options.output, **_settings(options.set))
     print(report.summary())
     return DONE

@@ -36,6 +36,7 @@ AUDIO_SUFFIXES = CODEC_SUFFIXES | {
 }  # fmt: skip
 EMBEDDING_SUFFIXES = (".safetensors", ".npz")
 FINGERPRINT_VALUES = 64  # of each parameter; our choice: a millisecond for a small model
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
@@ -235,7 +236,7 @@ def find_audio_files(paths: Iterable[str | Path]) -> list[Path]:
 def load_model(model: str | Path, device: str | torch.device | None = None) -> tuple[PreTrainedModel, AudioProcessor]:
     """A model and its processor, in float32 and evaluation mode, on CUDA if there is one, else on the CPU.
 
-    The processor of a model without text encoder is its feature extractor.
+    The processor of a model without text encoder, or of a folder without tokenizer, is its feature extractor.
 
     Args:
         model: folder that `save_pretrained` or a training run's export wrote, or a Hub id.
@@ -251,7 +252,8 @@ def load_model(model: str | Path, device: str | torch.device | None = None) -> t
     _check_model_folder(Path(name).expanduser(), name)
     try:
         loaded, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-        processor = (AutoProcessor if has_text_encoder(loaded) else AutoFeatureExtractor).from_pretrained(name)
+        takes_text = has_text_encoder(loaded) and _may_have_tokenizer(Path(name).expanduser())
+        processor = (AutoProcessor if takes_text else AutoFeatureExtractor).from_pretrained(name)
     except OSError as error:
         raise FileNotFoundError(
             f"`model` {name!r} cannot be loaded: {str(error).splitlines()[0]} Give the folder that a training run "
@@ -356,6 +358,11 @@ def _logit_scale(model: nn.Module) -> float | None:
         return None
     with torch.no_grad():
         return float(scale() if isinstance(scale, nn.Module) else scale.exp())
+
+
+def _may_have_tokenizer(folder: Path) -> bool:
+    """False for a folder on this machine that was saved with a feature extractor alone."""
+    return not folder.is_dir() or any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _check_model_folder(folder: Path, name: str) -> None:

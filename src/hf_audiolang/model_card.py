@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 # metric -> (Hub task, Hub metric, task of the report's record that it belongs to)
@@ -29,6 +30,8 @@ SHOWN_SETTINGS = (
     "crop_step_seconds",
 )  # fmt: skip
 STARTS = ("model", "audio_model", "audio_projection", "text_model")  # settings that name weights to start from
+OUR_LICENCE = "apache-2.0"
+LICENCE_KEYS = ("license", "license_name", "license_link")  # of a card's metadata
 SYNTHETIC = "synthetic-scenes v1"
 
 
@@ -61,12 +64,17 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
     is_synthetic = settings["train_data"] == "sound_scenes"
     data_name = SYNTHETIC if is_synthetic else public_data_name(str(settings["train_data"]))
     # Nobody but the owner of data and start weights can say under which licence a model made of them stands.
-    is_all_ours = is_synthetic and not any(settings.get(name) for name in STARTS)
+    starts = {key: str(settings[key]) for key in STARTS if settings.get(key)}
+    is_all_ours = is_synthetic and not starts
+    licences = _start_licences(starts)
+    the_licence = next(iter(licences.values()), {}) if len({*map(str, licences.values())}) == 1 else {}
     text = getattr(config, "text_config", None)  # None: an audio encoder, or a system without text encoder
     name = Path(str(settings["output_dir"])).name
     card_data = ModelCardData(
         language="en",
-        license="apache-2.0" if is_all_ours else None,
+        license=OUR_LICENCE if is_all_ours else the_licence.get("license"),
+        license_name=the_licence.get("license_name"),
+        license_link=the_licence.get("license_link"),
         library_name="transformers",
         pipeline_tag="feature-extraction" if text is None else "zero-shot-audio-classification",
         tags=[
@@ -98,6 +106,8 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
         text_embedding_model=getattr(config, "text_embedding_model", None),
         has_projector_attention=_has_projector_attention(config),
         is_all_ours=is_all_ours,
+        started_from=", ".join(f"{key}={_public_start(start)}" for key, start in starts.items()),
+        start_licences={f"{key}={_public_start(starts[key])}": licence for key, licence in licences.items()},
         sampling_rate=getattr(processor, "feature_extractor", processor).sampling_rate,
         settings=settings,
         shown_settings=list(shown.items()),
@@ -132,6 +142,27 @@ def public_data_name(name: str) -> str:
     """What a data set is called in public: a Hub id as it is, a folder on this machine by its last part alone."""
     path = Path(name).expanduser()
     return path.resolve().name if path.exists() or path.is_absolute() or name.startswith(("~", ".")) else name
+
+
+def _public_start(name: str) -> str:
+    """What weights to start from are called in public; an export, RUN/model, is called by the run."""
+    path = Path(name).expanduser()
+    return public_data_name(str(path.resolve().parent if path.is_dir() and path.name == "model" else name))
+
+
+def _start_licences(starts: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Licence metadata, other than ours, in the cards of the folders that a run started from: setting -> entries."""
+    licences: dict[str, dict[str, str]] = {}
+    for key, start in starts.items():
+        readme = Path(start).expanduser() / "README.md"
+        try:
+            metadata = (metadata_load(readme) if readme.is_file() else None) or {}
+        except (OSError, ValueError, yaml.YAMLError):  # no card that can be read: the trained model is saved anyway
+            metadata = {}
+        found = {name: str(metadata[name]) for name in LICENCE_KEYS if metadata.get(name)}
+        if found and found != {"license": OUR_LICENCE}:
+            licences[key] = found
+    return licences
 
 
 def _has_projector_attention(config: PreTrainedConfig) -> bool:

@@ -131,8 +131,9 @@ def test_convert_hands_on_its_settings_and_prints_the_account(monkeypatch, capsy
         return SimpleNamespace(summary=lambda: "all used")
 
     monkeypatch.setattr("hf_audiolang.convert.convert_checkpoint", convert_checkpoint)
-    settings = ["max_frames=1001", "pretraining=true", "name=a=b", "--set", "text_model=null", "tokenizer=none"]
-    assert main(["convert", "m2d_clap", "in.pth", "out", "--set", *settings]) == 0
+    settings = ["max_frames=1001", "pretraining=true", "name=a=b", "text_model=null", "tokenizer=none"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert main(["convert", *words, "m2d_clap", "in.pth", "out"]) == 0
     assert capsys.readouterr().out == "all used\n"
     assert calls == [
         (

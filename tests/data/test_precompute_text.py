@@ -141,7 +141,17 @@ def test_embeddings_computed_elsewhere_are_taken_from_a_file(workplace, script):
     )
     store = TextStore.open("runs/text_embeddings/far_away")
     assert store.settings.model == "org/far_away"
+    assert store.settings.pooling == "mean"
     assert torch.equal(store.rows(CAPTIONS)[:, 0], torch.arange(float(len(CAPTIONS))))
+
+
+def test_embeddings_from_a_file_need_no_pooling(workplace, script, capsys):
+    np.save("rows.npy", {caption: np.full(3, number, np.float16) for number, caption in enumerate(CAPTIONS)})
+    assert script.main(["captions.txt", "--model", "model", "--embeddings", "rows.npy", "--output_dir", "x"]) == 0
+    assert TextStore.open("x").settings.pooling == "given"
+    Path("captions.txt").write_text("a caption that the file lacks")
+    assert script.main(["captions.txt", "--model", "model", "--output_dir", "x"]) == 2
+    assert "`pooling` 'given' there and 'last' here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -158,7 +168,11 @@ def test_embeddings_computed_elsewhere_are_taken_from_a_file(workplace, script):
         (["captions.txt", "--model", "model", "--token_budget", "0"], "`token_budget` is 0."),
         (["captions.txt", "--model", "model", "--max_tokens", "0"], "`max_tokens` is 0."),
         (["captions.txt", "--embeddings", "nowhere.npy", "--pooling", "cls"], "'nowhere.npy' is no file."),
-        (["captions.txt", "--embeddings", "captions.txt"], "Unknown `pooling` None. Choose one of"),
+        (
+            ["captions.txt", "--model", "model", "--max_tokens", "800"],
+            "`max_tokens` is 800, but 'model' takes at most 32",
+        ),
+        (["captions.txt", "--embeddings", "captions.txt"], "'captions.txt' is no file of caption"),
         (["captions.txt", "--embeddings", "captions.txt", "--pooling", "cls"], "'captions.txt' is no file of caption"),
     ],
 )

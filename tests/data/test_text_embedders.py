@@ -5,8 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from text_helpers import CAPTIONS, POOLINGS, plain_embedding, write_json, write_pooling, write_text_model
+from tiny import tiny_bert_config
 from torch import nn
-from transformers import AutoTokenizer, T5Config, T5EncoderModel, T5Model
+from transformers import AutoTokenizer, BertModel, T5Config, T5EncoderModel, T5Model
 
 from hf_audiolang.data import text_embedders
 from hf_audiolang.data.text_embedders import TextEmbedder, TextEmbedderSettings
@@ -131,6 +132,26 @@ def test_the_token_vectors_may_have_nv_embeds_name_and_no_other(model_folder):
     embedder.model = NamedOutput(encoder, "pooled")
     with pytest.raises(ValueError, match=r"gives \['pooled'\] and no vector per token .* Give a text encoder"):
         embedder(CAPTIONS)
+
+
+@pytest.mark.parametrize(("tokenizer_limit", "positions", "limit"), [(20, 32, 20), (10**30, 24, 24), (512, 24, 24)])
+def test_texts_are_cut_at_the_lowest_limit_that_is_stated(tmp_path, tokenizer_limit, positions, limit):
+    folder = write_text_model(tmp_path, model=BertModel(tiny_bert_config(max_position_embeddings=positions)))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.model_max_length = tokenizer_limit
+    tokenizer.save_pretrained(folder)
+    long = " ".join(["a dog barking"] * 30)
+    wanted = plain_embedding(folder, long, "mean", max_length=limit)
+    torch.testing.assert_close(TextEmbedder(settings(folder))([long])[0], wanted, atol=1e-5, rtol=1e-5)
+    embeds = TextEmbedder(settings(folder, max_tokens=limit))([long])
+    torch.testing.assert_close(embeds[0], wanted, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match=rf"`max_tokens` is {limit + 1}, but .* takes at most {limit} tokens"):
+        TextEmbedder(settings(folder, max_tokens=limit + 1))
+
+
+def test_embeddings_from_elsewhere_are_not_computed(model_folder):
+    with pytest.raises(ValueError, match="`pooling` is 'given': these embeddings were computed elsewhere"):
+        TextEmbedder(settings(model_folder, "given"))
 
 
 def test_a_model_with_missing_weights_is_refused_unless_they_are_not_used(tmp_path):

@@ -1,9 +1,9 @@
 """Cards of M2D-CLAP: what the system, its form without text encoder and the encoder alone say about themselves."""
 
 import pytest
-from tiny import tiny_m2d_clap_audio_config, tiny_m2d_clap_config, tiny_tokenizer
+from tiny import tiny_m2d_clap_audio_config, tiny_m2d_clap_config, tiny_slap_config, tiny_tokenizer
 
-from hf_audiolang import AudioLangProcessor, LogMelFeatureExtractor, M2dClapAudioModel, M2dClapModel
+from hf_audiolang import AudioLangProcessor, LogMelFeatureExtractor, M2dClapAudioModel, M2dClapModel, SlapModel
 from hf_audiolang.model_card import CardContent, write_card
 
 EXTRACTOR = LogMelFeatureExtractor.from_preset("m2d_clap")
@@ -56,3 +56,55 @@ def test_weights_from_elsewhere_get_no_licence_from_us(tmp_path, start):
     written = card(tmp_path, model, EXTRACTOR, **{start: "somebody/weights"})
     assert written.data.license is None
     assert "So are these weights" not in written.text
+    for words in ("on synthetic data only", "these are not weights of that paper's authors"):
+        assert words not in written.text
+        assert words in card(tmp_path, model, EXTRACTOR).text  # control
+    assert f"\nStarted from: {start}=somebody/weights.\n" in written.text
+    assert "The audio-text pairs of this run are synthetic" in written.text
+    own = card(tmp_path, model, EXTRACTOR, train_data="org/sounds", **{start: "somebody/weights"}).text
+    assert "Started from" in own
+    assert "synthetic" not in own
+
+
+LICENCE = {"license": "other", "license_name": "their-licence", "license_link": "https://example.org/licence"}
+
+
+def start_folder(folder, readme):
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text(readme)
+    return str(folder)
+
+
+def with_licence(**licence):
+    return "---\n" + "".join(f"{key}: {value}\n" for key, value in licence.items()) + "---\n\n# A model\n"
+
+
+def write(tmp_path, family, **starts):
+    if family == "slap":
+        model, processor = SlapModel(tiny_slap_config()), AudioLangProcessor(EXTRACTOR, tiny_tokenizer())
+    else:
+        model, processor = M2dClapModel(tiny_m2d_clap_config()), EXTRACTOR
+    return card(tmp_path, model, processor, max_seconds=10.0, **starts)
+
+
+@pytest.mark.parametrize("family", ["m2d_clap", "slap"])
+def test_the_licence_of_the_start_is_carried_over(tmp_path, family):
+    first = start_folder(tmp_path / "runs" / "first" / "model", with_licence(**LICENCE))
+    written = write(tmp_path, family, model=first, text_model="org/words")
+    assert {key: written.data.get(key) for key in LICENCE} == LICENCE
+    assert "Started from: model=first, text_model=org/words." in written.text
+    assert "- model=first: their-licence (https://example.org/licence)\n" in written.text
+    assert str(tmp_path) not in written.content
+    assert write(tmp_path, family).data.license == "apache-2.0"  # control
+    other = start_folder(tmp_path / "other", with_licence(license="cc-by-4.0"))
+    both = write(tmp_path, family, model=first, audio_model=other)
+    assert both.data.license is None  # no single one
+    assert "- audio_model=other: cc-by-4.0\n" in both.text
+    assert "- model=first: their-licence (" in both.text
+
+
+@pytest.mark.parametrize("readme", ["# no metadata", "---\n: [\n---\n", with_licence(license="apache-2.0")])
+def test_a_start_that_states_no_other_licence_changes_nothing(tmp_path, readme):
+    written = write(tmp_path, "m2d_clap", model=start_folder(tmp_path / "start", readme))
+    assert written.data.license is None
+    assert "What the run started from states" not in written.text

@@ -9,6 +9,8 @@ print(report.summary())
 from collections.abc import Callable
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
+
 from hf_audiolang.convert.m2d_clap import convert_m2d_clap
 from hf_audiolang.convert.report import ConversionReport
 
@@ -33,7 +35,10 @@ def convert_checkpoint(
     name = family.replace("-", "_")
     if name not in CONVERTERS:
         raise ValueError(f"Unknown `family` {family!r}. Choose one of {sorted(CONVERTERS)}.")
-    return CONVERTERS[name](checkpoint, output_dir, **overrides)
+    try:
+        return CONVERTERS[name](checkpoint, output_dir, **overrides)
+    except StrictDataclassError as error:  # of a configuration; its cause names field and value
+        raise ValueError(f"The sizes contradict each other: {error.__cause__ or error}") from error
 
 
 __all__ = ["CONVERTERS", "ConversionReport", "convert_checkpoint"]

@@ -20,7 +20,7 @@ from . import m2d_clap_keys as keys
 from .m2d_clap_card import write_conversion_card
 from .m2d_clap_layout import AudioLayout, TextLayout, audio_layout, folder_configuration, is_system, text_layout
 from .m2d_clap_options import FRONT_ENDS, M2dClapOptions
-from .m2d_clap_plan import check_keys, converted_weights, make_plan
+from .m2d_clap_plan import check_head, check_keys, converted_weights, make_plan
 from .m2d_clap_text import TextTower, text_tokenizer, text_tower
 from .reading import SourceCheckpoint, read_checkpoint
 from .report import ConversionReport
@@ -65,9 +65,9 @@ def convert_m2d_clap(checkpoint: str | Path, output_dir: str | Path, **overrides
     tokenizer = text_tokenizer(tower, options)
     plan = make_plan(tensors, audio, text, tower, options)
     ignored = check_keys(tensors, plan, ignore_unknown=options.ignore_unknown)
+    head = check_head(tensors, audio)
     plan.model.load_state_dict(converted_weights(tensors, plan), strict=True, assign=True)
 
-    head = {key: name for key, name in keys.HEAD.items() if key in tensors}
     extractor = feature_extractor(audio)
     processor = extractor if tokenizer is None else AudioLangProcessor(extractor, tokenizer)
     _save(output_dir, plan.model, processor, {name: tensors[key] for key, name in head.items()})
@@ -165,7 +165,10 @@ def _notes(
             f"{text.embedding_size} numbers each, or pass `text_model` to include the encoder"
         )
     if tower.source is not None:
-        notes.append(f"the text encoder comes from {Path(tower.source).name}, not from the file")
+        given, named = Path(tower.source).name, text.named_model
+        notes.append(f"the text encoder comes from {given}, not from the file")
+        if named is not None and given != Path(named).name:
+            notes.append(f"the folder name speaks of the text encoder {named}, but {given} was given")
     if tower.config is not None and not has_tokenizer:
         notes.append("no tokenizer: only the feature extractor was saved")
     return notes

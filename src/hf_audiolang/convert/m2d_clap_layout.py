@@ -5,6 +5,7 @@
 tensors, folder name, overrides -> AudioLayout (encoder and front end) -> TextLayout (projectors and text side)
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -55,6 +56,7 @@ class TextLayout:
         embedding_model: whose embeddings they are; None with a text encoder in the file.
         pooling: how the text encoder's states become one vector; None if nothing determines it.
         has_text_encoder: whether the file holds one.
+        named_model: text encoder that the folder name speaks of; None without an official name.
         numbers: what was inferred and from where.
     """
 
@@ -64,6 +66,7 @@ class TextLayout:
     embedding_model: str | None
     pooling: str | None
     has_text_encoder: bool
+    named_model: str | None
     numbers: Numbers = field(default_factory=dict)
 
 
@@ -167,6 +170,7 @@ def text_layout(
         embedding_model=model,
         pooling=pooling,
         has_text_encoder=has_text_encoder,
+        named_model=None if text_type is None else text_type.model,
         numbers=numbers,
     )
 
@@ -175,7 +179,7 @@ def head_count(width: int, head_width: int, option: str, options: M2dClapOptions
     """Number of attention heads, which no tensor tells: the override `option`, else as wide as the official ones.
 
     Raises:
-        ValueError: if there is no override and the official width of a head does not divide `width`.
+        ValueError: if the override does not divide `width`, or without one the official width of a head does not.
     """
     given = getattr(options, option)
     if given is None and width % head_width != 0:
@@ -183,6 +187,8 @@ def head_count(width: int, head_width: int, option: str, options: M2dClapOptions
             f"Nothing says the number of heads: a width of {width} is no multiple of {head_width}, the official width "
             f"of a head. Pass `{option}`."
         )
+    if given is not None and width % given != 0:
+        raise ValueError(f"`{option}` must divide the width {width}, got {given}. Correct the override.")
     return width // head_width if given is None else given
 
 
@@ -243,6 +249,11 @@ def _numbers(tensors: Mapping[str, Tensor], name: FolderName | None, options: M2
 
 def _check_table(num_patches: int, numbers: Numbers, patch_mel_bins: int, patch_frames: int) -> None:
     (num_mel_bins, mel_origin), (max_frames, frame_origin) = numbers["num_mel_bins"], numbers["max_frames"]
+    if num_mel_bins % patch_mel_bins != 0:
+        raise ValueError(
+            f"`num_mel_bins` must be a multiple of the {patch_mel_bins} mel bins of a patch, got {num_mel_bins} "
+            f"({mel_origin}). Correct it, or pass `name` with the official folder name of this file."
+        )
     expected = (num_mel_bins // patch_mel_bins) * (max_frames // patch_frames)
     if expected != num_patches:
         says = f"{num_mel_bins}x{max_frames}, that is {expected} patches"
@@ -267,8 +278,11 @@ def _statistics(tensors: Mapping[str, Tensor]) -> tuple[tuple[float, float], tup
         mean, std = OLD_STATISTICS
         return OLD_STATISTICS, (f"the file has no `{NORM_STATS}`: mean {mean} and std {std} of the older weights",)
     found = tensors[NORM_STATS].flatten().tolist()
-    if len(found) != 2 or not found[1] > 0:
-        raise ValueError(f"`{NORM_STATS}` must be a mean and a positive standard deviation, got {found}.")
+    if len(found) != 2 or not all(map(math.isfinite, found)) or found[1] <= 0:
+        raise ValueError(
+            f"`{NORM_STATS}` must be a mean and a positive standard deviation, both finite, got {found[:5]}. The file "
+            "is damaged: download it again."
+        )
     return (found[0], found[1]), ()
 
 

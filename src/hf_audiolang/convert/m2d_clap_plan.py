@@ -108,6 +108,37 @@ def check_keys(tensors: Mapping[str, Tensor], plan: Plan, *, ignore_unknown: boo
     return ignored
 
 
+def check_head(tensors: Mapping[str, Tensor], audio: AudioLayout) -> dict[str, str]:
+    """Classification head of a fine-tuned file: key without wrapper -> name in the head's file; empty without one.
+
+    Raises:
+        ValueError: for a head that lacks tensors, takes features of another width than the encoder's tokens or
+            frames, or holds values that cannot be: not finite, or variances below zero.
+    """
+    found = [key for key in keys.HEAD if key in tensors]
+    if not found:
+        return {}
+    missing = [key for key in keys.HEAD if key not in tensors]
+    if missing:
+        raise ValueError(f"The classification head lacks {missing}, found {found}. Download the file again.")
+    mean, variance, weight, bias = (tensors[key] for key in keys.HEAD)
+    shapes = {key: tuple(tensors[key].shape) for key in keys.HEAD}
+    widths = sorted({audio.config.hidden_size, audio.config.frame_feature_size})
+    fits = weight.ndim == 2 and weight.shape[1] in widths and bias.shape == weight.shape[:1]
+    if not fits or mean.shape != weight.shape[1:] or variance.shape != weight.shape[1:]:
+        raise ValueError(
+            f"The classification head has shapes {shapes}. Expected a weight (classes, D), a bias (classes,) and "
+            f"statistics (D,), with D one of {widths}. Is it a head of another encoder?"
+        )
+    for key in keys.HEAD:
+        if not torch.isfinite(tensors[key]).all() or (tensors[key] is variance and (variance < 0).any()):
+            raise ValueError(
+                f"`{key}` holds values that are not finite, or negative variances: the file is damaged. Download it "
+                "again."
+            )
+    return {key: keys.HEAD[key] for key in found}
+
+
 def converted_weights(tensors: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
     """The model's state dict in float32, every tensor in memory of its own.
 
@@ -185,4 +216,4 @@ def _depth(plan: Plan) -> int:
     return getattr(plan.model.config, "audio_config", plan.model.config).num_hidden_layers
 
 
-__all__ = ["LOGIT_SCALE", "Plan", "check_keys", "converted_weights", "make_plan"]
+__all__ = ["LOGIT_SCALE", "Plan", "check_head", "check_keys", "converted_weights", "make_plan"]

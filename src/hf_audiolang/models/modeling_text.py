@@ -17,6 +17,30 @@ def build_text_model(text_config) -> PreTrainedModel:
     return model
 
 
+def load_text_encoder(name: str, **options) -> PreTrainedModel:
+    """A text encoder with all weights from its checkpoint; a pooling layer, which nobody reads, may lack its own.
+
+    Args:
+        name: folder or Hub id.
+        **options: of `AutoModel.from_pretrained`.
+
+    Raises:
+        OSError: if it cannot be loaded.
+        ValueError: if the checkpoint lacks weights: they would be random.
+    """
+    try:
+        model, info = AutoModel.from_pretrained(name, output_loading_info=True, **options)
+    except ValueError as error:
+        raise OSError(str(error).strip()) from error
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ValueError(
+            f"The text encoder {name!r} lacks {len(missing)} weights of {type(model).__name__}, for instance "
+            f"{missing[0]!r}: they would be random. Give a complete checkpoint."
+        )
+    return model
+
+
 def takes_token_types(text_config) -> bool:
     """Whether the encoder of this configuration has an input `token_type_ids`."""
     return hasattr(text_config, "type_vocab_size")
@@ -46,4 +70,4 @@ def pool_text(last_hidden_state: Tensor, attention_mask: Tensor, pooling: str) -
     return last_hidden_state[torch.arange(len(is_real), device=is_real.device), position]
 
 
-__all__ = ["build_text_model", "pool_text", "takes_token_types"]
+__all__ = ["build_text_model", "load_text_encoder", "pool_text", "takes_token_types"]
