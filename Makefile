@@ -7,6 +7,8 @@ BIN := .venv/bin
 pretrain: .venv/ready  ## train, evaluate and export a small SLAP on the embedded data; takes up an interrupted run
 	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/slap_scenes.yaml --resume
 
+# A stage that is finished is not run again. After training an earlier one anew, by hand with --overwrite, the later
+# ones must follow in the same way: they began with weights of the old one.
 SCENES := m2d_clap_scenes_stage
 m2d-clap: .venv/ready  ## the same for a small M2D-CLAP in its three stages, and their values side by side
 	$(BIN)/python training_scripts/precompute_text.py configs/pretrain/$(SCENES)1.yaml

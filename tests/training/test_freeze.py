@@ -10,7 +10,7 @@ from hf_audiolang import M2dClapForPreTraining, SlapForPreTraining
 from hf_audiolang.training import load_run_config
 from hf_audiolang.training.checkpoint import find_last_checkpoint
 from hf_audiolang.training.loop import train
-from hf_audiolang.training.objectives import check_freeze, freeze_parameters
+from hf_audiolang.training.objectives import check_freeze, freeze_parameters, has_unused_parameters
 
 
 def trained_names(model: torch.nn.Module) -> set[str]:
@@ -116,3 +116,33 @@ def test_the_teacher_of_a_frozen_encoder_stays_what_it_is(tmp_path):
 def test_a_run_that_freezes_everything_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`model` has 0 parameters that require a gradient"):
         run_slap(tmp_path, "--freeze", "*")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "frozen", "expected"),
+    [
+        ({}, [], False),
+        ({"masked_weight": 0.0}, [], False),  # its predictor is not there
+        ({"masked_weight": 0.0, "masking_ratio": 0.3, "mask_style": "structured"}, ["audio_model.*"], False),
+        ({"masked_weight": 0.0, "masking_ratio": 0.0, "text_projector": "none"}, ["audio_model.*"], False),
+        ({"contrastive_weight": 0.0}, [], True),
+        ({"contrastive_weight": 0.0, "text_config": None}, [], True),
+        ({"contrastive_weight": 0.0}, ["audio_projection.*", "text_*", "logit_scale.*"], False),
+    ],
+)
+def test_ddp_looks_for_parameters_without_gradient_exactly_where_there_are_some(overrides, frozen, expected):
+    torch.manual_seed(3)
+    if overrides.get("text_projector") == "none":
+        overrides = {**overrides, "text_config": {"hidden_size": 24, "num_attention_heads": 2}}
+    model = M2dClapForPreTraining(tiny_m2d_clap_config(**overrides)).train()
+    freeze_parameters(model, frozen)
+    assert has_unused_parameters(model) is expected
+    batch = tiny_batch(model.config, seed=1)
+    model(**{name: value for name, value in batch.items() if name != "labels"}).loss.backward()
+    without = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
+    assert bool(without) is expected
+
+
+def test_ddp_looks_wherever_a_weight_is_0_in_a_model_that_says_nothing_of_its_parts():
+    assert not has_unused_parameters(SlapForPreTraining(tiny_slap_config()))
+    assert has_unused_parameters(SlapForPreTraining(tiny_slap_config(masked_weight=0.0)))

@@ -102,6 +102,13 @@ def test_the_outline_says_what_a_model_reads_and_draws_nothing(tmp_path, text_mo
         ),
         ({}, ["--freeze", "audio_mdel.*"], r"`freeze` 'audio_mdel.*nearest pattern that does is 'audio_model\.\*'"),
         ({}, ["--masking_ratio", "0"], r"does not allow \{'masking_ratio': 0.0\}: .*nothing would be predicted"),
+        (
+            {"text_config": None, "contrastive_weight": 0.0},
+            ["--masked_weight", "0"],
+            r"All loss weights are 0, got \{'contrastive_weight': 0.0, 'masked_weight': 0.0\}",
+        ),
+        ({}, ["--max_seconds", "1.76"], r"`max_seconds` is 1.76, .* 177 frames .* covers 161, 1.61 seconds"),
+        ({}, ["--max_seconds", "9", "--train_data", "mine"], r"`max_seconds` is 9.0, .* 901 frames .* covers 161"),
         ({}, ["--mask_style", "holes"], r"does not allow \{'mask_style': 'holes'\}.*'structured'"),
     ],
 )
@@ -112,6 +119,20 @@ def test_what_the_model_has_no_use_for_is_refused_before_data_are_made(
     folder = save_config(tmp_path / "config", **overrides)
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "run", "--model_config", folder, *arguments)
+
+
+def test_the_longest_crops_may_exceed_the_positions_by_less_than_a_patch(tmp_path):
+    folder = save_config(tmp_path / "config")
+    outline_model(settings("--model_config", folder, "--max_seconds", "1.75"))
+    features = LogMelFeatureExtractor.from_pretrained(folder)
+    assert [features.num_frames(round(16000 * seconds)) for seconds in (1.75, 1.76)] == [176, 177]
+    outline_model(settings("--model_config", save_slap(tmp_path / "slap"), "--max_seconds", "600"))  # no table
+
+
+def test_other_families_without_a_loss_are_refused_too(tmp_path):
+    weights = [word for name in ("contrastive", "masked", "caption") for word in (f"--{name}_weight", "0")]
+    with pytest.raises(ValueError, match=r"All loss weights are 0, got .*'caption_weight': 0.0.*Raise one of them"):
+        outline_model(settings("--model_config", save_slap(tmp_path / "slap"), *weights))
 
 
 def test_other_families_take_captions_as_tokens_and_hide_something(tmp_path, monkeypatch):

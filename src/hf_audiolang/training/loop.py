@@ -11,7 +11,8 @@
                            evaluation out), and before an error of the data ends the run
 
 Optional methods of the model: `set_progress(step, num_steps)` before a step, `after_optimizer_step()` and
-`update_teacher(decay)` after it.
+`update_teacher(decay)` after it. Optional property: `exported_model`, what is left of it after training, all of which
+then has a gradient.
 """
 
 import gc
@@ -39,7 +40,7 @@ from .checkpoint import (
 from .config import RunConfig
 from .interrupt import StopRequest, garbage_collection_paused
 from .log import TrainLog
-from .objectives import read_terms
+from .objectives import has_unused_parameters, read_terms
 from .optim import build_optimizer
 from .schedule import build_lr_schedule, ema_decay, restore_schedule, schedule_state, warmup_length
 
@@ -224,9 +225,8 @@ def _start(
 ) -> tuple[TrainState, Iterator[dict]]:
     """The state at the first step or at the last checkpoint, and the batches from there."""
     settings = config.train
-    # A loss term of weight 0 may leave parameters without gradient, for which DDP has to look.
-    has_unused = any(value == 0 for name, value in model.config.to_dict().items() if name.endswith("_weight"))
-    accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=has_unused)
+    # DDP has to look for parameters without gradient where there may be some, and only there: that costs time.
+    accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=has_unused_parameters(model))
     model.to(accelerator.device).train()
     optimizer = build_optimizer(
         model, learning_rate=settings.learning_rate, betas=settings.adam_betas, weight_decay=settings.weight_decay

@@ -80,6 +80,25 @@ def freeze_parameters(model: PreTrainedModel, patterns: Sequence[str]) -> float:
     return frozen / total
 
 
+def loss_weights(model_config: PreTrainedConfig) -> dict[str, float]:
+    """The fields of a model's config that weigh its loss terms, by name."""
+    return {name: value for name, value in model_config.to_dict().items() if name.endswith("_weight")}
+
+
+def has_unused_parameters(model: PreTrainedModel) -> bool:
+    """Whether a loss term of weight 0 may leave parameters that are to be trained without a gradient.
+
+    A model that says what it exports has no parts for terms of weight 0 outside its base model, and trains all of what
+    it exports: only the rest of the base model is without gradient. Of other models nothing is known.
+    """
+    if 0 not in loss_weights(model.config).values():
+        return False
+    if not hasattr(model, "exported_model"):
+        return True
+    used = {id(parameter) for parameter in model.exported_model.parameters()}
+    return any(value.requires_grad and id(value) not in used for value in model.base_model.parameters())
+
+
 def read_terms(outputs: ModelOutput) -> dict[str, Tensor]:
     """The detached loss, loss terms and metrics of a model's output, in float32, by name."""
     values = {"loss": outputs.loss, **outputs.loss_terms, **(getattr(outputs, "metrics", None) or {})}
@@ -101,4 +120,12 @@ def _patterns_of(names: Iterable[str]) -> set[str]:
     return patterns
 
 
-__all__ = ["OBJECTIVE_KEYS", "check_freeze", "freeze_parameters", "override_objective", "read_terms"]
+__all__ = [
+    "OBJECTIVE_KEYS",
+    "check_freeze",
+    "freeze_parameters",
+    "has_unused_parameters",
+    "loss_weights",
+    "override_objective",
+    "read_terms",
+]

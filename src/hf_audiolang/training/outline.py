@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoModelForPreTraining, PreTrainedConfig, 
 from hf_audiolang.evaluation.capabilities import has_text_encoder
 
 from .config import RunConfig
-from .objectives import check_freeze, freeze_parameters, override_objective
+from .objectives import check_freeze, freeze_parameters, loss_weights, override_objective
+from .start import check_exists
 
 # Sizes of the smoke run's model, wherever a config of the family has a field of the name.
 SMOKE_SIZES = {
@@ -57,11 +58,14 @@ def outline_model(config: RunConfig) -> ModelOutline:
     """The outline of a run's model, after all that can be checked of its keys without data and weights.
 
     Raises:
-        OSError: if there is no such config.
-        ValueError: for a key of the objective or of the captions that the model has no use for, a `freeze` pattern
-            without parameters, weights for a part it does not have, or validation of a model that reads no text.
+        OSError: if there is no such config, or no folder to start from.
+        ValueError: for a key of the objective or of the captions that the model has no use for, an objective without a
+            loss, a `freeze` pattern without parameters, weights for a part it does not have, crops that are longer
+            than its positions, or validation of a model that reads no text.
     """
     model_config = build_model_config(config)
+    _check_objective(model_config)
+    _check_length(config, model_config)
     with torch.device("meta"):
         model = AutoModelForPreTraining.from_config(model_config)
     check_freeze(model, config.model.freeze)
@@ -103,8 +107,32 @@ def exported_model(model: nn.Module) -> PreTrainedModel:
     return getattr(model, "exported_model", model.base_model)
 
 
+def _check_objective(model_config: PreTrainedConfig) -> None:
+    """There is something to train for."""
+    weights = loss_weights(model_config)
+    if weights and not any(weights.values()):
+        raise ValueError(
+            f"All loss weights are 0, got {weights}: there would be no loss to train for. Raise one of them."
+        )
+
+
+def _check_length(config: RunConfig, model_config: PreTrainedConfig) -> None:
+    """The longest crops, of scenes as of one's own clips, fit into a table of positions if the encoder has one."""
+    audio = getattr(model_config, "audio_config", model_config)
+    if getattr(audio, "max_frames", None) is None:
+        return
+    seconds, rate = config.data.max_seconds, audio.feature_frame_rate_hz
+    num_frames = int(round(seconds * rate, 6)) + 1  # both ends have a frame
+    if num_frames >= audio.max_frames + audio.patch_frames:
+        raise ValueError(
+            f"`max_seconds` is {seconds}, which is {num_frames} frames of features, but the position table covers "
+            f"{audio.max_frames}, {audio.max_frames / rate:g} seconds. Train on shorter crops (`max_seconds`), or "
+            "raise `max_frames` in the config of a new model, to which an `audio_model` is resized."
+        )
+
+
 def _check_starts(config: RunConfig, model: PreTrainedModel) -> None:
-    """Weights are only for parts that there are."""
+    """Weights are only for parts that there are, and come from folders that there are."""
     for part in STARTED_PARTS:
         name, module = getattr(config.model, part), getattr(model.base_model, part, None)
         if name is not None and (module is None or not [*module.parameters()]):
@@ -112,6 +140,8 @@ def _check_starts(config: RunConfig, model: PreTrainedModel) -> None:
                 f"`{part}` is {name!r}, but that part of a {type(model.base_model).__name__} of this config has no "
                 "weights. Remove the key, or choose a `model_config` with that part."
             )
+        if name is not None and part != "text_model":
+            check_exists(part, name)
 
 
 def _check_captions(config: RunConfig, model: PreTrainedModel, needs_captions: bool, needs_tokenizer: bool) -> None:

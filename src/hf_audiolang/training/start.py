@@ -5,15 +5,40 @@
 text_model, audio_model, audio_projection (folders or Hub ids) -> weights of that part -> the new model's part
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from hf_audiolang.data.text_embedders import find_model
+from hf_audiolang.models.modeling_loading import StrictTowersMixin
 
 from .config import ModelArguments
 
 _UNREAD = "pooler."  # of BERT's family: a layer that no text tower of ours reads
+# What a forward pass depends on although no tensor's shape shows it, wherever a config of the family has the field.
+_FORWARD_FIELDS = (
+    "model_type",
+    "num_attention_heads",
+    "layer_norm_eps",
+    "rms_norm_eps",
+    "norm_eps",
+    "hidden_act",
+    "hidden_activation",
+    "num_mel_bins",
+    "patch_mel_bins",
+    "patch_frames",
+    "feature_frame_rate_hz",
+    "projector_type",
+    "layer_types",
+    "sliding_window_frames",
+    "local_attention",
+    "rope_theta",
+    "rope_parameters",
+)
+# part -> the field of a system's config that describes it
+_CONFIGS = {"text_model": "text_config", "audio_model": "audio_config", "audio_projection": "projector_config"}
 # part -> what it is called, what to do when weights do not fit it
 _PARTS = {
     "text_model": ("text tower", "Use a `model_config` whose text_config is that model's, with its own `tokenizer`."),
@@ -37,12 +62,56 @@ def load_start_weights(model: PreTrainedModel, arguments: ModelArguments) -> Non
         source = _load_whole("text_model", find_model(arguments.text_model), AutoModel)
         _copy_part("text_model", arguments.text_model, source, system.text_model)
     if arguments.audio_model is not None:
-        _load_audio_model(system.audio_model, arguments.audio_model)
+        source = _load_whole("audio_model", arguments.audio_model, AutoModel)
+        _copy_part("audio_model", arguments.audio_model, source, system.audio_model)
     if arguments.audio_projection is not None:
         source = _load_whole("audio_projection", arguments.audio_projection, AutoModel)
         _copy_part("audio_projection", arguments.audio_projection, source, system.audio_projection)
     if arguments.audio_model is not None and hasattr(model, "update_teacher"):
         model.update_teacher(0.0)
+
+
+def check_exists(key: str, name: str) -> None:
+    """Makes sure that a name which can only be a folder's is that of a folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    is_path = name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1  # a Hub id has one separator at most
+    if is_path and not Path(name).is_dir():
+        raise FileNotFoundError(
+            f"`{key}` {name!r} does not exist. The run before this one writes such a folder, as `model` in its "
+            "`output_dir`: run that one first, or give another folder or a Hub id with weights."
+        )
+
+
+def check_architecture(
+    key: str, name: str, there: PreTrainedConfig, here: PreTrainedConfig, advice: str, prefix: str = ""
+) -> None:
+    """Makes sure that weights mean in this run's model what they meant where they were trained.
+
+    Args:
+        there: the config that the weights were trained with.
+        here: the config of this run's model; fields that only one of the two has are not compared.
+        advice: what to do about a difference.
+        prefix: what the fields are called before their name.
+
+    Raises:
+        ValueError: for a field, of a config or of both sides' parts, that changes the forward pass; with both values.
+    """
+    for field in _FORWARD_FIELDS:
+        if not hasattr(there, field) or not hasattr(here, field):
+            continue
+        old, new = getattr(there, field), getattr(here, field)
+        if old != new:
+            raise ValueError(
+                f"`{key}` {name!r} was trained with `{prefix}{field}` {old!r}, but this run's model has {new!r}: the "
+                f"weights would load and compute something else. {advice}"
+            )
+    for part in here.sub_configs:
+        parts = (getattr(there, part, None), getattr(here, part))
+        if None not in parts:
+            check_architecture(key, name, *parts, advice, f"{prefix}{part}.")
 
 
 def load_pretrained(key: str, name: str, family: type, **options: object) -> PreTrainedModel:
@@ -63,7 +132,10 @@ def load_pretrained(key: str, name: str, family: type, **options: object) -> Pre
 
 def _load_whole(key: str, name: str, family: type) -> PreTrainedModel:
     """A model of which no weight that counts is missing: missing ones would be random."""
-    model, info = load_pretrained(key, name, family, dtype=torch.float32, output_loading_info=True)
+    kind = MODEL_MAPPING.get(type(load_pretrained(key, name, AutoConfig)), None)
+    is_strict = isinstance(kind, type) and issubclass(kind, StrictTowersMixin)
+    options = {"allow_random_encoder": True} if is_strict else {}  # what is missing is said below, in the run's words
+    model, info = load_pretrained(key, name, family, dtype=torch.float32, output_loading_info=True, **options)
     missing = sorted(tensor for tensor in info["missing_keys"] if not tensor.startswith(_UNREAD))
     if missing:
         raise ValueError(
@@ -73,28 +145,26 @@ def _load_whole(key: str, name: str, family: type) -> PreTrainedModel:
     return model
 
 
-def _load_audio_model(target: PreTrainedModel, name: str) -> None:
-    """Copies an encoder, by itself or out of a system, of any length that its positions allow."""
-    source = _load_whole("audio_model", name, type(target))
+def _copy_part(key: str, name: str, source: PreTrainedModel, target: PreTrainedModel) -> None:
+    """Copies the state of `source`, or of its part called `key` where it is a system, into `target`.
+
+    Positions of an encoder are resized to the target's length.
+    """
+    part, advice = _PARTS[key]
+    config = source.config
+    if isinstance(getattr(source, key, None), nn.Module):
+        source, config = getattr(source, key), getattr(config, _CONFIGS[key], config)
     max_frames = getattr(target.config, "max_frames", None)
-    if hasattr(source, "resize_positions") and source.config.max_frames != max_frames:
+    if max_frames is not None and max_frames != getattr(config, "max_frames", max_frames):
         source.resize_positions(max_frames)
-    _copy_part("audio_model", name, source, target)
-
-
-def _copy_part(key: str, name: str, source: PreTrainedModel, target: nn.Module) -> None:
-    """Copies the state of `source`, or of its part called `key` where it is a system, into `target`."""
     expected, found = target.state_dict(), source.state_dict()
-    if not expected.keys() <= found.keys():
-        inside = {full.removeprefix(f"{key}."): value for full, value in found.items() if full.startswith(f"{key}.")}
-        found = inside or found
     misfits = _misfits(expected, found)
     if misfits:
-        part, advice = _PARTS[key]
         raise ValueError(
             f"`{key}` {name!r} does not fit the {part} with its {len(expected)} tensors: {len(misfits)} are missing, "
             f"too many or of another shape, for instance {misfits[0]!r}. {advice}"
         )
+    check_architecture(key, name, config, target.config, advice)
     target.load_state_dict({tensor: found[tensor] for tensor in expected})
 
 
@@ -104,4 +174,4 @@ def _misfits(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]
     return wrong + [key for key in found if key not in expected and not key.startswith(_UNREAD)]
 
 
-__all__ = ["load_pretrained", "load_start_weights"]
+__all__ = ["check_architecture", "check_exists", "load_pretrained", "load_start_weights"]
