@@ -116,6 +116,8 @@ def _load_torch(path: Path) -> object:
                 f"{path.name!r} is an archive, not a checkpoint. Unpack it and pass the .pth file inside."
             ) from error
         reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
+        if reason.startswith("Weights only load failed"):  # followed by advice to load it unsafely
+            reason = "torch finds no tensors in it"
         raise ValueError(
             f"{path.name!r} is not a readable checkpoint ({reason}). Expected a file written by torch.save; it may be "
             f"cut off: compare its {path.stat().st_size:,} bytes with the original, or download it again."
