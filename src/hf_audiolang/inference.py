@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from torch import nn
 from transformers import AutoFeatureExtractor, AutoModel, AutoProcessor, PreTrainedModel
 
-from hf_audiolang.data.audio_io import CODEC_SUFFIXES
+from hf_audiolang.data.audio_files import AUDIO_SUFFIXES, find_audio_files
 from hf_audiolang.data.records import Record
 from hf_audiolang.evaluation.capabilities import AudioProcessor, check_text_input, has_text_encoder
 from hf_audiolang.evaluation.embed import AudioOptions, embed_records, embed_texts
@@ -31,9 +31,6 @@ from hf_audiolang.evaluation.results import package_version
 from hf_audiolang.evaluation.search import nearest
 from hf_audiolang.evaluation.zero_shot import DEFAULT_TEMPLATES, embed_classes
 
-AUDIO_SUFFIXES = CODEC_SUFFIXES | {
-    ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav",
-}  # fmt: skip
 EMBEDDING_SUFFIXES = (".safetensors", ".npz")
 FINGERPRINT_VALUES = 64  # of each parameter; our choice: a millisecond for a small model
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
@@ -208,29 +205,6 @@ def search_files(
         for row, text in enumerate(texts)
     ]
     return FileSearch(hits, gallery.failed)
-
-
-def find_audio_files(paths: Iterable[str | Path]) -> list[Path]:
-    """The given files, and the sound files (by suffix) of the given folders and their sub-folders, in name order.
-
-    A file that does not exist is kept: whoever reads it reports it with the other unreadable ones.
-
-    Raises:
-        FileNotFoundError: if nothing is left.
-    """
-    paths = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    found: list[Path] = []
-    for path in paths:
-        inside = path.rglob("*") if path.is_dir() else [path]
-        found += sorted(p for p in inside if p == path or (p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()))
-    found = [path for path in found if not path.is_dir()]
-    if not found:
-        named = ", ".join(f"'{path}'" for path in paths) or "no path"
-        raise FileNotFoundError(
-            f"`files` names no sound file, got {named}. Give files, or folders with files that end in one of "
-            f"{' '.join(sorted(AUDIO_SUFFIXES))}."
-        )
-    return list(dict.fromkeys(found))
 
 
 def load_model(model: str | Path, device: str | torch.device | None = None) -> tuple[PreTrainedModel, AudioProcessor]:

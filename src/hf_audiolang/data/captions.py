@@ -21,6 +21,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from .audio_files import find_audio_files
 from .audio_io import AudioError, audio_info
 from .captions_checks import ON_BAD_EXAMPLE, BadRows, choose_columns, path_inside, row_captions
 from .captions_datasets import open_datasets_folder, open_hub_dataset, read_table
@@ -44,6 +45,7 @@ def load_captions(
     caption_column: str | None = None,
     on_bad_example: str = "skip",
     max_header_checks: int | None = None,
+    needs_captions: bool = True,
 ) -> RecordSubset:
     """The records of a folder with a metadata file, of a `datasets` folder on disk, or of a data set of the Hub.
 
@@ -59,6 +61,7 @@ def load_captions(
             row out, with a message in `.skipped`; "error" raises.
         max_header_checks: how many sounds are opened up front (their headers give the durations); by default
             20,000 files, or 2,000 sounds inside a `datasets` table. The others are checked when they are used.
+        needs_captions: False takes rows without captions too, and a folder of sound files without any metadata.
 
     Raises:
         FileNotFoundError: if there is neither such a folder nor such a data set, or the folder has no metadata.
@@ -75,10 +78,17 @@ def load_captions(
     if folder.is_dir():
         metadata_path = _find_metadata(folder, split)
         if metadata_path is not None:
-            records, places = _read_folder(metadata_path, audio_column, caption_column, bad_rows)
+            records, places = _read_folder(metadata_path, audio_column, caption_column, bad_rows, needs_captions)
             return _checked(records, places, bad_rows, max_header_checks or MAX_HEADER_CHECKS)
+        if not _is_datasets_folder(folder):
+            records = _read_sounds(folder, needs_captions)
+            return _checked(
+                records, [f"`{record.id}`" for record in records], bad_rows, max_header_checks or MAX_HEADER_CHECKS
+            )
     table = open_datasets_folder(folder, split) if folder.is_dir() else open_hub_dataset(str(name_or_path), split)
-    records, places = read_table(table, str(name_or_path), audio_column, caption_column, bad_rows)
+    records, places = read_table(
+        table, str(name_or_path), audio_column, caption_column, bad_rows, needs_captions=needs_captions
+    )
     return _checked(records, places, bad_rows, max_header_checks or MAX_EMBEDDED_CHECKS)
 
 
@@ -125,30 +135,47 @@ def _checked(records: RecordDataset, places: Sequence[str], bad_rows: BadRows, m
 
 
 def _find_metadata(folder: Path, split: str) -> Path | None:
-    """The metadata file of a folder or of its sub-folder `split`; None for a `datasets` folder."""
+    """The metadata file of a folder or of its sub-folder `split`, None without one."""
     for place in (folder, folder / split):
         found = [place / name for name in METADATA_NAMES if (place / name).is_file()]
         if len(found) > 1:
             raise ValueError(f"`{place}` has both {METADATA_NAMES[0]} and {METADATA_NAMES[1]}. Keep one of them.")
         if found:
             return found[0]
-    if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        return None
-    raise FileNotFoundError(
-        f"`{folder}` has no metadata.csv, no metadata.jsonl and is no `datasets` folder. "
-        f"Write a metadata.csv beside the sounds, such as:\n{_EXAMPLE}"
-    )
+    return None
+
+
+def _is_datasets_folder(folder: Path) -> bool:
+    """Whether `save_to_disk` of `datasets` wrote it."""
+    return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def _read_sounds(folder: Path, needs_captions: bool) -> list[Record]:
+    """A record without captions of every sound file below a folder that has no metadata."""
+    if needs_captions:
+        raise FileNotFoundError(
+            f"`{folder}` has no metadata.csv, no metadata.jsonl and is no `datasets` folder. "
+            f"Write a metadata.csv beside the sounds, such as:\n{_EXAMPLE}"
+        )
+    return [
+        replace(Record.from_row({"audio": str(path), "captions": []}), id=path.relative_to(folder).as_posix())
+        for path in find_audio_files([folder])
+    ]
 
 
 def _read_folder(
-    metadata_path: Path, audio_column: str | None, caption_column: str | None, bad_rows: BadRows
+    metadata_path: Path,
+    audio_column: str | None,
+    caption_column: str | None,
+    bad_rows: BadRows,
+    needs_captions: bool,
 ) -> tuple[list[Record], list[str]]:
     """(records, their places in messages) of a metadata file; rows of one file are merged."""
     rows = list(_read_csv(metadata_path) if metadata_path.suffix == ".csv" else _read_jsonl(metadata_path))
     if not rows:
         raise ValueError(f"`{metadata_path}` has 0 rows. Write one row per sound, such as:\n{_EXAMPLE}")
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
-    audio, captions = choose_columns(columns, f"`{metadata_path}`", audio_column, caption_column)
+    audio, captions = choose_columns(columns, f"`{metadata_path}`", audio_column, caption_column, needs_captions)
     folder = Path(os.path.realpath(metadata_path.parent))
     merged: dict[str, list[tuple[str, dict, tuple[str, ...]]]] = {}
     for line, row in rows:
@@ -159,7 +186,7 @@ def _read_folder(
             continue
         key = path_inside(folder, name, place)
         texts = tuple(text for column in captions for text in row_captions(row.get(column)) if text)
-        if not texts:
+        if needs_captions and not texts:
             bad_rows.add(None, f"{place} has an empty caption. Write one, or remove the row.")
             continue
         merged.setdefault(key, []).append((place, row, texts))

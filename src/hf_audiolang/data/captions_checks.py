@@ -20,9 +20,15 @@ FILE_COLUMNS = ("file_name", "audio")
 
 
 def choose_columns(
-    columns: Sequence[str], place: str, audio_column: str | None, caption_column: str | None
+    columns: Sequence[str],
+    place: str,
+    audio_column: str | None,
+    caption_column: str | None,
+    needs_captions: bool = True,
 ) -> tuple[str, list[str]]:
     """(audio column, caption columns) of a table: the ones asked for, or the ones with the usual names.
+
+    Without `needs_captions` there may be no caption column.
 
     Raises:
         ValueError: if one is missing; lists the columns found and names the argument.
@@ -36,7 +42,7 @@ def choose_columns(
     if caption_column and caption_column not in columns:
         raise ValueError(f"`caption_column` {caption_column!r} is missing: {found}. Pass one of these.")
     captions = [caption_column] if caption_column else find_caption_columns(columns)
-    if not captions:
+    if needs_captions and not captions:
         raise ValueError(
             f"No caption column: {found}, none of which is `caption`, `captions`, `caption_1` or `text`. "
             "Pass `caption_column` with the right one."

@@ -101,9 +101,17 @@ def open_hub_dataset(name: str, split: str) -> datasets.Dataset:
 
 
 def read_table(
-    table: datasets.Dataset, place: str, audio_column: str | None, caption_column: str | None, bad_rows: BadRows
+    table: datasets.Dataset,
+    place: str,
+    audio_column: str | None,
+    caption_column: str | None,
+    bad_rows: BadRows,
+    *,
+    needs_captions: bool = True,
 ) -> tuple[TableRecords, list[str]]:
     """(records, their places in messages) of a table; rows with the same sound are merged.
+
+    Without `needs_captions` rows need none.
 
     Raises:
         ValueError: for a missing column, no rows, or a column of paths that leave the folder.
@@ -112,14 +120,14 @@ def read_table(
 
     if len(table) == 0:
         raise ValueError(f"`{place}` has 0 rows. Give at least one.")
-    audio, caption_names = choose_columns(table.column_names, f"`{place}`", audio_column, caption_column)
+    audio, caption_names = choose_columns(
+        table.column_names, f"`{place}`", audio_column, caption_column, needs_captions
+    )
     known = [name for name in _KNOWN_COLUMNS if name in table.column_names and name not in caption_names]
-    captions = [
-        tuple(text for value in cells for text in row_captions(value) if text)
-        for cells in zip(*(table[name] for name in caption_names), strict=True)
-    ]
+    cells = [[row_captions(value) for value in table[name]] for name in caption_names]
+    captions = [tuple(text for column in cells for text in column[row] if text) for row in range(len(table))]
     for row, texts in enumerate(captions):
-        if not texts:
+        if needs_captions and not texts:
             bad_rows.add(None, f"`{place}` row {row} has an empty caption. Write one, or remove the row.")
     table = table.select_columns([audio, *known])
     folder = None
@@ -136,7 +144,7 @@ def read_table(
         )
     merged: dict[str, list[int]] = {}
     for row, key in enumerate(keys):
-        if captions[row]:
+        if captions[row] or not needs_captions:
             merged.setdefault(key, []).append(row)
     records = TableRecords(
         table,

@@ -74,10 +74,13 @@ def build_feature_extractor(arguments: ModelArguments) -> FeatureExtractionMixin
         ) from error
 
 
-def build_datasets(config: RunConfig, sampling_rate: int) -> tuple[RecordDataset, RecordDataset | None]:
+def build_datasets(
+    config: RunConfig, sampling_rate: int, needs_captions: bool = True
+) -> tuple[RecordDataset, RecordDataset | None]:
     """(training data, held-out data). Scenes are tested on their own splits: here only validation needs some.
 
-    Own data without `eval_data` is split by file name: the same tenth is held out in every run.
+    Own data without `eval_data` is split by file name: the same tenth is held out in every run. A run that reads no
+    captions takes sounds without any.
 
     Raises:
         FileNotFoundError: if there is no such data.
@@ -87,9 +90,11 @@ def build_datasets(config: RunConfig, sampling_rate: int) -> tuple[RecordDataset
     if data.train_data == SCENES:
         train = build_scenes(data, "train", data.train_size, sampling_rate)
     else:
-        train = _build_own(data.train_data, "train", data)
+        train = _build_own(data.train_data, "train", data, needs_captions)
     if not config.tests_on_scenes:
-        return (train, _build_own(data.eval_data, "test", data)) if data.eval_data else split_held_out(train)
+        if data.eval_data:
+            return train, _build_own(data.eval_data, "test", data, needs_captions)
+        return split_held_out(train)
     if config.eval.eval_steps == 0:
         return train, None
     return train, build_scenes(data, "validation", config.eval.eval_size, sampling_rate)
@@ -281,13 +286,14 @@ def loader_maker(
     return make_loader
 
 
-def _build_own(name: str, split: str, data: DataArguments) -> RecordDataset:
+def _build_own(name: str, split: str, data: DataArguments, needs_captions: bool) -> RecordDataset:
     return build_dataset(
         name,
         split,
         audio_column=data.audio_column,
         caption_column=data.caption_column,
         on_bad_example=data.on_bad_example,
+        needs_captions=needs_captions,
     )
 
 

@@ -108,7 +108,7 @@ def pretrain(config: RunConfig) -> RunResult:
     outline = outline_model(config)
     text_store = open_text_store(config, outline)
     check_final_test(config, feature_extractor.sampling_rate)
-    train_data, held_out = build_datasets(config, feature_extractor.sampling_rate)
+    train_data, held_out = build_datasets(config, feature_extractor.sampling_rate, outline.needs_captions)
     _check_held_out(held_out, feature_extractor.sampling_rate)
     if text_store is not None:
         text_store.check_covers(training_captions(train_data))
