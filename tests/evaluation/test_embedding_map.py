@@ -1,14 +1,12 @@
-"""Maps: the silhouette against scikit-learn, classes from folders, notes on thin data, and the picture."""
+"""Maps: the silhouette against a plain count, classes from folders, notes on thin data, and the picture."""
 
 import csv
 import sys
 
-import matplotlib.figure
 import numpy as np
 import pytest
 import torch
 from evaluation_fakes import TableModel, TableProcessor, record, unit
-from sklearn.metrics import silhouette_samples as reference
 from tiny import tiny_m2d_clap_config
 
 from hf_audiolang import LogMelFeatureExtractor, M2dClapModel
@@ -28,18 +26,24 @@ def noise(seconds, seed):
     return 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * 16000)).astype(np.float32)
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved."""
-    saved = []
-    original = matplotlib.figure.Figure.savefig
-
-    def savefig(figure, *args, **kwargs):
-        saved.append(figure)
-        return original(figure, *args, **kwargs)
-
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", savefig)
-    return saved
+def reference(embeds, labels, metric):
+    """(b - a) / max(a, b) clip by clip, in float64."""
+    embeds, values = embeds.astype(np.float64), []
+    unit_embeds = embeds / np.linalg.norm(embeds, axis=1, keepdims=True)
+    for row, label in enumerate(labels):
+        to_class = {}
+        for other, name in enumerate(labels):
+            if other != row:
+                gap = np.linalg.norm(embeds[row] - embeds[other])
+                distance = gap if metric == "euclidean" else 1 - unit_embeds[row] @ unit_embeds[other]
+                to_class.setdefault(name, []).append(distance)
+        if label not in to_class:
+            values.append(0.0)
+            continue
+        own = np.mean(to_class.pop(label))
+        nearest = min(np.mean(distances) for distances in to_class.values())
+        values.append((nearest - own) / max(own, nearest))
+    return np.array(values)
 
 
 def some_map(labels):
@@ -49,7 +53,7 @@ def some_map(labels):
     return EmbeddingMap(files, labels, points, silhouettes, "clap", 5.0)
 
 
-def test_silhouette_equals_that_of_scikit_learn():
+def test_silhouette_equals_a_plain_count():
     embeds = unit(23, 7, seed=0)
     labels = [f"class {i}" for i in np.random.default_rng(1).integers(0, 4, 22)] + ["alone"]
     np.testing.assert_allclose(

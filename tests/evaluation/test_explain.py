@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import matplotlib.figure
 import numpy as np
 import pytest
 import soundfile
@@ -61,20 +60,6 @@ class LoudnessModel(nn.Module):
         patches = input_features[:, : 16 * columns].unflatten(1, (columns, 16)).unflatten(3, (5, 16))
         levels = patches.mean((2, 4)).transpose(1, 2)  # (B, bands, columns)
         return (self.scale * levels).flatten(1).softmax(1).view_as(levels)
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved."""
-    saved = []
-    original = matplotlib.figure.Figure.savefig
-
-    def savefig(figure, *args, **kwargs):
-        saved.append(figure)
-        return original(figure, *args, **kwargs)
-
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", savefig)
-    return saved
 
 
 def test_times_and_frequencies_are_those_of_the_sound(processor):

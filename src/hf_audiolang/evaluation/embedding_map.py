@@ -10,10 +10,12 @@ The picture is `figures_map.plot_map`. t-SNE needs scikit-learn (the extra `viz`
 """
 
 import csv
+import importlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from torch import nn
@@ -183,49 +185,40 @@ def tsne_points(embeds: np.ndarray, perplexity: float = PERPLEXITY) -> np.ndarra
     Raises:
         MissingResourceError: if scikit-learn is not installed.
     """
-    try:
-        from sklearn.manifold import TSNE
-    except ImportError as error:
-        raise MissingResourceError(
-            f"t-SNE needs the package {error.name!r}, which is not installed. Run `pip install 'hf-audiolang[viz]'`; "
-            "`silhouette_samples` works without it."
-        ) from error
-    return TSNE(perplexity=perplexity, random_state=SEED).fit_transform(embeds)
+    return _scikit_learn("manifold").TSNE(perplexity=perplexity, random_state=SEED).fit_transform(embeds)
 
 
 def silhouette_samples(embeds: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """Silhouette (N,) of each clip: (b - a) / max(a, b) with cosine distances.
 
     a is the mean distance to the other clips of its class, b the least mean distance to the clips of another class.
-    Equal to scikit-learn's with `metric="cosine"`, but linear in N: mean cosine distances need only the sums of the
-    classes.
+    It is 0 for the only clip of a class.
 
     Args:
         embeds: (N, D) unit-norm features.
         labels: N class names.
 
     Raises:
+        MissingResourceError: if scikit-learn is not installed.
         ValueError: if there are fewer than two classes, or as many as clips.
     """
-    classes, of_clip = np.unique(np.asarray(labels), return_inverse=True)
-    _check_classes(set(classes.tolist()), f"{len(labels)} clips")
+    classes = set(labels)
+    _check_classes(classes, f"{len(labels)} clips")
     if len(classes) == len(labels):
         raise ValueError(
             f"`labels` has {len(classes)} classes for {len(labels)} clips: no class has two. Give more clips."
         )
-    embeds = np.asarray(embeds, dtype=np.float64)
-    counts = np.bincount(of_clip)  # (C,)
-    sums = np.zeros((len(classes), embeds.shape[1]))
-    np.add.at(sums, of_clip, embeds)
-    distances = counts - embeds @ sums.T  # (N, C) summed over the clips of a class
-    rows = np.arange(len(labels))
-    own = distances[rows, of_clip] / np.maximum(counts[of_clip] - 1, 1)  # the distance to itself is 0
-    to_others = distances / counts
-    to_others[rows, of_clip] = np.inf
-    nearest = to_others.min(axis=1)
-    larger = np.maximum(own, nearest)
-    silhouettes = np.divide(nearest - own, larger, out=np.zeros(len(labels)), where=larger > 0)
-    return np.where(counts[of_clip] == 1, 0.0, silhouettes)
+    return _scikit_learn("metrics").silhouette_samples(embeds, labels, metric="cosine")
+
+
+def _scikit_learn(part: str) -> ModuleType:
+    """A module of scikit-learn, an optional package."""
+    try:
+        return importlib.import_module(f"sklearn.{part}")
+    except ImportError as error:
+        raise MissingResourceError(
+            f"A map needs the package {error.name!r}, which is not installed. Run `pip install 'hf-audiolang[viz]'`."
+        ) from error
 
 
 def _check_classes(classes: set[str], where: str) -> None:

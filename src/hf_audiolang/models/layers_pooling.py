@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +23,22 @@ def masked_mean(hidden_states: Tensor, mask: Tensor) -> Tensor:
 def unit_rows(embeds: Tensor) -> Tensor:
     """Rows of length 1, computed in float32: (B, E) -> (B, E)."""
     return F.normalize(embeds.float(), dim=-1).to(embeds.dtype)
+
+
+def embed_steps(steps: Tensor, frame_mask: Tensor, embed: Callable[[Tensor, PackedLayout], Tensor]) -> Tensor:
+    """Embeds each time step by itself, as if it were a clip: (B, T', E), zeros at padding.
+
+    Args:
+        steps: (B, T', bands, D) tokens of every time step.
+        frame_mask: (B, T') bool, True at real steps.
+        embed: packed tokens (N, D) and their layout -> (number of sequences, E).
+    """
+    real_steps = steps[frame_mask]  # (real steps, bands, D)
+    every_band = torch.ones(real_steps.shape[:2], dtype=torch.bool, device=steps.device)
+    frames = embed(real_steps.flatten(0, 1), PackedLayout.from_mask(every_band))
+    frame_features = frames.new_zeros(*frame_mask.shape, frames.shape[-1])
+    frame_features[frame_mask] = frames
+    return frame_features
 
 
 class AttentionPooling(nn.Module):
@@ -68,4 +86,4 @@ def _softmax_sum(scores: Tensor, value: Tensor, layout: PackedLayout) -> Tensor:
     return summed / total.unsqueeze(-1)
 
 
-__all__ = ["AttentionPooling", "masked_mean", "unit_rows"]
+__all__ = ["AttentionPooling", "embed_steps", "masked_mean", "unit_rows"]

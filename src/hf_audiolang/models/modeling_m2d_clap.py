@@ -17,7 +17,7 @@ from transformers.utils import can_return_tuple
 from .configuration_m2d_clap import M2dClapConfig
 from .layers_logit_scale import LogitScale
 from .layers_packing import PackedLayout, pack, unpack
-from .layers_pooling import unit_rows
+from .layers_pooling import embed_steps, unit_rows
 from .layers_vit import init_vit_weights
 from .losses_contrastive import contrastive_loss, ungathered_contrastive_loss
 from .modeling_audio_projector import AudioProjector
@@ -170,11 +170,7 @@ class M2dClapModel(M2dClapPreTrainedModel):
         num_frames = input_features.shape[1]
         columns = self.audio_model.columns_of(unpack(tokens, layout), num_frames)  # (B, T', bands, D)
         frame_mask = self.audio_model.columns_of(layout.token_mask, num_frames)[..., 0]  # (B, T')
-        real_columns = columns[frame_mask]  # (real columns, bands, D)
-        every_band = torch.ones(real_columns.shape[:2], dtype=torch.bool, device=columns.device)
-        frames = self.embed_clips(real_columns.flatten(0, 1), PackedLayout.from_mask(every_band))
-        frame_features = frames.new_zeros(*frame_mask.shape, frames.shape[-1])
-        frame_features[frame_mask] = frames
+        frame_features = embed_steps(columns, frame_mask, self.embed_clips)
         return AudioFrameOutput(frame_features=frame_features, frame_mask=frame_mask)
 
     def get_projector_attention(self, input_features: Tensor, input_features_mask: Tensor | None = None) -> Tensor:

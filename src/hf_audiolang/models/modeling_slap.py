@@ -21,7 +21,7 @@ from .layers_logit_scale import LogitScale
 from .layers_masking import block_masked_positions, random_masked_positions
 from .layers_packing import PackedLayout, pack, unpack
 from .layers_patch import time_steps_of
-from .layers_pooling import AttentionPooling, unit_rows
+from .layers_pooling import AttentionPooling, embed_steps, unit_rows
 from .layers_prototypes import PrototypeHead
 from .layers_spec_augment import spec_augment
 from .layers_teacher import freeze_teacher, update_teacher
@@ -180,11 +180,7 @@ class SlapModel(SlapPreTrainedModel):
         bands = self.config.audio_config.num_frequency_patches
         steps = time_steps_of(unpack(tokens, layout), bands)  # (B, T', bands, D)
         frame_mask = time_steps_of(layout.token_mask, bands)[..., 0]  # (B, T')
-        real_steps = steps[frame_mask]  # (real steps, bands, D)
-        every_band = torch.ones(real_steps.shape[:2], dtype=torch.bool, device=steps.device)
-        frames = self.embed_clips(real_steps.flatten(0, 1), PackedLayout.from_mask(every_band))
-        frame_features = frames.new_zeros(*frame_mask.shape, frames.shape[-1])
-        frame_features[frame_mask] = frames
+        frame_features = embed_steps(steps, frame_mask, self.embed_clips)
         return AudioFrameOutput(frame_features=frame_features, frame_mask=frame_mask)
 
     def embed_clips(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
