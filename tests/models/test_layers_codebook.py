@@ -155,7 +155,7 @@ def test_codebook_equals_the_restatement_with_gradients(mask_mode, cosine):
     codebook = make_codebook(mask_mode=mask_mode or "zero", normalize_affinity=cosine, affinity_divisor=divisor)
     mask = MASK if mask_mode else None
     features, other_features = normal(3, 7, WIDTH).requires_grad_(), normal(3, 7, WIDTH).requires_grad_()
-    other_codewords = codebook.codebook.detach().clone().requires_grad_()
+    other_codewords = codebook.weight.detach().clone().requires_grad_()
     got = codebook(features, mask)
     wanted = restated(other_features, other_codewords, mask, mask_mode, divisor, cosine)
     for ours, theirs, seed in zip(got, wanted, (1, 2), strict=True):
@@ -164,14 +164,14 @@ def test_codebook_equals_the_restatement_with_gradients(mask_mode, cosine):
         (ours * probes).sum().backward(retain_graph=True)
         (theirs * probes).sum().backward(retain_graph=True)
     torch.testing.assert_close(features.grad, other_features.grad, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(codebook.codebook.grad, other_codewords.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(codebook.weight.grad, other_codewords.grad, rtol=1e-4, atol=1e-5)
     assert 1 < (got[1] > 0).sum(-1).float().mean() < NUM_CODEWORDS  # neither one-hot nor dense
 
 
 def test_mask_modes_differ_and_zero_is_a_relu_of_the_maximum():
     features = normal(3, 7, WIDTH)
     zero, neg_inf = make_codebook(affinity_divisor=30.0), make_codebook(affinity_divisor=30.0, mask_mode="neg_inf")
-    codewords = zero.codebook.detach()
+    codewords = zero.weight.detach()
     highest = torch.stack([(row[kept] @ codewords.T / 30.0).amax(0) for row, kept in zip(features, MASK, strict=True)])
     assert (highest < 0).any()
     torch.testing.assert_close(zero(features, MASK)[1], sparsemax(highest.relu()), rtol=1e-5, atol=1e-6)
@@ -192,7 +192,7 @@ def test_length_and_content_of_padding_do_not_matter(mask_mode, cosine, pooling)
     padded = codebook(longer, longer_mask.long())  # 0/1 is a mask too
     torch.testing.assert_close(padded, base, rtol=1e-5, atol=1e-6)
     padded[0].square().sum().backward()
-    assert codebook.codebook.grad.isfinite().all()
+    assert codebook.weight.grad.isfinite().all()
     assert (longer.grad[~longer_mask] == 0).all()
     for row, kept in enumerate([7, 2, 5]):  # alone, with one masked position: batch = single
         alone = codebook(features[row : row + 1, :kept], MASK[row : row + 1, :kept])
@@ -216,9 +216,9 @@ def test_a_row_without_real_positions_gets_equal_weights(mask_mode):
     mask[1] = False
     embeds, weights = codebook(normal(3, 7, WIDTH), mask)
     torch.testing.assert_close(weights[1], torch.full((NUM_CODEWORDS,), 1 / NUM_CODEWORDS))
-    torch.testing.assert_close(embeds[1], codebook.codebook.mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(embeds[1], codebook.weight.mean(0), rtol=1e-5, atol=1e-6)
     embeds.sum().backward()
-    assert codebook.codebook.grad.isfinite().all()
+    assert codebook.weight.grad.isfinite().all()
 
 
 def test_frame_weights_are_those_of_single_frames():
@@ -227,7 +227,7 @@ def test_frame_weights_are_those_of_single_frames():
     weights = codebook.frame_weights(features)
     embeds, single = codebook(features.reshape(21, 1, WIDTH))
     torch.testing.assert_close(weights, single.view(3, 7, NUM_CODEWORDS), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(weights @ codebook.codebook, embeds.view(3, 7, WIDTH), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(weights @ codebook.weight, embeds.view(3, 7, WIDTH), rtol=1e-5, atol=1e-5)
     assert (weights - codebook(features)[1].unsqueeze(1)).abs().max() > 1e-2  # control: not the clip's
 
 
@@ -235,7 +235,7 @@ def test_frame_weights_are_those_of_single_frames():
 def test_mean_pooling_averages_the_affinities_of_real_positions(activation):
     codebook = make_codebook(pooling="mean", activation=activation)
     features = normal(3, 7, WIDTH)
-    affinity = (features @ codebook.codebook.T / 4.0).detach()
+    affinity = (features @ codebook.weight.T / 4.0).detach()
     scores = torch.stack([row[kept].mean(0) for row, kept in zip(affinity, MASK, strict=True)])
     wanted = reference_rows(scores) if activation == "sparsemax" else scores.double().softmax(-1)
     torch.testing.assert_close(codebook(features, MASK)[1].double(), wanted, rtol=1e-5, atol=1e-6)
@@ -245,16 +245,16 @@ def test_default_divisor_is_that_of_the_released_code():
     codebook = SharedCodebook(NUM_CODEWORDS, 1024)
     assert codebook.affinity_divisor == 32000
     features = normal(2, 3, 1024, scale=60.0)
-    wanted = restated(features, codebook.codebook, None, divisor=math.sqrt(1024) * 1000)
+    wanted = restated(features, codebook.weight, None, divisor=math.sqrt(1024) * 1000)
     torch.testing.assert_close(codebook(features)[1].double(), wanted[1], rtol=1e-4, atol=1e-6)
 
 
 def test_codewords_are_the_only_parameter_and_start_standard_normal():
     torch.manual_seed(0)
     codebook = SharedCodebook(512, 64)
-    assert {name: tuple(tensor.shape) for name, tensor in codebook.state_dict().items()} == {"codebook": (512, 64)}
-    assert abs(codebook.codebook.mean().item()) < 0.02  # 3.6 standard errors
-    assert abs(codebook.codebook.std().item() - 1) < 0.02  # 5 standard errors
+    assert {name: tuple(tensor.shape) for name, tensor in codebook.state_dict().items()} == {"weight": (512, 64)}
+    assert abs(codebook.weight.mean().item()) < 0.02  # 3.6 standard errors
+    assert abs(codebook.weight.std().item() - 1) < 0.02  # 5 standard errors
 
 
 def test_autocast_changes_nothing_and_half_precision_features_give_float32():
@@ -262,7 +262,7 @@ def test_autocast_changes_nothing_and_half_precision_features_give_float32():
     features = normal(3, 7, WIDTH)
     plain, plain_frames = codebook(features, MASK), codebook.frame_weights(features)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert (features @ codebook.codebook.T).dtype == torch.bfloat16  # control
+        assert (features @ codebook.weight.T).dtype == torch.bfloat16  # control
         cast, cast_frames = codebook(features, MASK), codebook.frame_weights(features)
     torch.testing.assert_close(cast, plain, rtol=0, atol=0)
     torch.testing.assert_close(cast_frames, plain_frames, rtol=0, atol=0)
@@ -274,7 +274,7 @@ def test_autocast_changes_nothing_and_half_precision_features_give_float32():
 def test_codebook_passes_gradcheck(mask_mode):
     codebook = make_codebook(mask_mode=mask_mode).double()
     features = normal(3, 7, WIDTH, dtype=torch.float64).requires_grad_()
-    codewords = codebook.codebook.detach().clone().requires_grad_()
+    codewords = codebook.weight.detach().clone().requires_grad_()
 
     def call(features, codewords):
         return torch.func.functional_call(codebook, {"codebook": codewords}, (features, MASK))

@@ -80,33 +80,42 @@ class SharedCodebook(nn.Module):
         self.normalize_affinity = normalize_affinity
         self.pooling = pooling
         self.activation = activation
-        self.codebook = nn.Parameter(torch.randn(num_codewords, hidden_size))
+        self.weight = nn.Parameter(torch.randn(num_codewords, hidden_size))
+        # what training has used since it was last asked, for a warning; not part of a checkpoint
+        self.register_buffer("is_used", torch.zeros(num_codewords, dtype=torch.bool), persistent=False)
 
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, mask: Tensor | None = None, mask_mode: str | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Embeddings (B, D), not normalised, and the codeword weights (B, M) they are sums of.
 
         Args:
             features: (B, L, D) frame or word features; masked positions may hold anything.
             mask: (B, L) boolean or 0/1, True = real position. None when all are real, as for audio in the paper. A row
                 without a real position gets equal weights.
+            mask_mode: instead of the codebook's own.
         """
-        dtype = _compute_dtype(features, self.codebook)
+        dtype = _compute_dtype(features, self.weight)
         with torch.autocast(features.device.type, enabled=False):
-            features, codewords = features.to(dtype), self.codebook.to(dtype)
-            scores = self._scores(features, codewords, None if mask is None else mask.bool())  # (B, M)
+            features, codewords = features.to(dtype), self.weight.to(dtype)
+            is_real = None if mask is None else mask.bool()
+            scores = self._scores(features, codewords, is_real, mask_mode or self.mask_mode)  # (B, M)
             weights = self._activate(scores)
+        if self.training:
+            self.is_used |= (weights.detach() > 0).any(0)
+        with torch.autocast(features.device.type, enabled=False):
             return weights @ codewords, weights
 
     def frame_weights(self, features: Tensor) -> Tensor:
         """Codeword weights of each position alone: (B, L, D) -> (B, L, M).
 
-        They are those of `forward` on (B * L, 1, D); `frame_weights(features) @ codebook` are the vectors (B, L, D).
+        They are those of `forward` on (B * L, 1, D); `frame_weights(features) @ weight` are the vectors (B, L, D).
         """
-        dtype = _compute_dtype(features, self.codebook)
+        dtype = _compute_dtype(features, self.weight)
         with torch.autocast(features.device.type, enabled=False):
-            return self._activate(self._affinity(features.to(dtype), self.codebook.to(dtype)))
+            return self._activate(self._affinity(features.to(dtype), self.weight.to(dtype)))
 
-    def _scores(self, features: Tensor, codewords: Tensor, mask: Tensor | None) -> Tensor:
+    def _scores(self, features: Tensor, codewords: Tensor, mask: Tensor | None, mask_mode: str) -> Tensor:
         """Affinities pooled over positions: (B, L, D) -> (B, M)."""
         if mask is not None:
             # a feature of zeros has affinity 0, so zeros need not be written into the larger (B, L, M)
@@ -114,7 +123,7 @@ class SharedCodebook(nn.Module):
         if self.pooling == "mean":
             return self._mean_affinity(features, codewords, mask)
         affinity = self._affinity(features, codewords)  # (B, L, M)
-        if mask is not None and self.mask_mode == "neg_inf":
+        if mask is not None and mask_mode == "neg_inf":
             # the lowest number and not -inf: a row that is all masked stays finite
             affinity = affinity.masked_fill(~mask.unsqueeze(-1), torch.finfo(affinity.dtype).min)
         # `max`, not `amax`: its backward keeps the positions (B, M) and lets (B, L, M) go

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""The learned multiplier of similarities."""
+"""The learned multiplier of similarities, in two parametrisations."""
 
 from __future__ import annotations
 
@@ -21,4 +21,22 @@ class LogitScale(nn.Module):
         return self.log_scale.float().exp()
 
 
-__all__ = ["LogitScale"]
+class TemperatureScale(nn.Module):
+    """The same multiplier kept as its reciprocal, the temperature, without exponential (MGA-CLAP's code).
+
+    Args:
+        lowest: a smaller temperature counts as this in training (our choice: a divisor must not cross 0).
+    """
+
+    def __init__(self, lowest: float):
+        super().__init__()
+        self.lowest = lowest
+        self.temperature = nn.Parameter(torch.empty(()))
+
+    def forward(self) -> Tensor:
+        """Returns () the multiplier 1 / temperature."""
+        temperature = self.temperature.float()
+        return 1 / (temperature.clamp(min=self.lowest) if self.training else temperature)
+
+
+__all__ = ["LogitScale", "TemperatureScale"]

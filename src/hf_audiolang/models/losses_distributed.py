@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -42,6 +43,22 @@ def gather_rows(rows: Tensor) -> Tensor:
     return _GatherRows.apply(rows) if world_size() > 1 else rows
 
 
+def gather_padded(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Rows of all processes of tensors (B, L, ...) whose length L differs between processes, with gradient.
+
+    Shorter ones are filled with zeros (False) up to the longest. Every process must hold the same B.
+    """
+    if world_size() == 1:
+        return parts
+    longest = int(max_over_processes(torch.tensor(parts[0].shape[1], device=parts[0].device)))
+    gathered = []
+    for part in parts:
+        padded = F.pad(part, (0, 0) * (part.ndim - 2) + (0, longest - part.shape[1]))
+        is_mask = part.dtype == torch.bool  # which not every back end sends
+        gathered.append(gather_rows(padded.byte()).bool() if is_mask else gather_rows(padded))
+    return tuple(gathered)
+
+
 def sum_over_processes(value: Tensor) -> Tensor:
     """Sum of a detached tensor over all processes."""
     value = value.detach().clone()
@@ -70,4 +87,12 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
     return total * world_size() / sum_over_processes(count.float()).clamp(min=1)
 
 
-__all__ = ["gather_rows", "global_mean", "max_over_processes", "process_rank", "sum_over_processes", "world_size"]
+__all__ = [
+    "gather_padded",
+    "gather_rows",
+    "global_mean",
+    "max_over_processes",
+    "process_rank",
+    "sum_over_processes",
+    "world_size",
+]

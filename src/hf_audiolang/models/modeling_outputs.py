@@ -42,6 +42,19 @@ class AudioFrameOutput(ModelOutput):
 
 
 @dataclass
+class WordFeatureOutput(ModelOutput):
+    """Words in the shared space, the counterpart of `AudioFrameOutput`.
+
+    Attributes:
+        word_features: (B, L, E) unit-norm word embeddings, zeros where there is no word.
+        word_mask: (B, L) bool, True at words and parts of words; False at special tokens and padding.
+    """
+
+    word_features: torch.FloatTensor | None = None
+    word_mask: torch.BoolTensor | None = None
+
+
+@dataclass
 class AudioTextOutput(ModelOutput):
     """Output of every audio-text system; the field names are those of transformers' `ClapOutput`.
 
@@ -54,6 +67,7 @@ class AudioTextOutput(ModelOutput):
         audio_embeds: (B_audio, E) unit-norm clip embeddings.
         text_model_output: what the text encoder returned.
         audio_model_output: what the audio encoder returned.
+        metrics: name -> () detached value worth logging; only with `return_loss=True`, and only of some systems.
     """
 
     loss: torch.FloatTensor | None = None
@@ -64,6 +78,7 @@ class AudioTextOutput(ModelOutput):
     audio_embeds: torch.FloatTensor | None = None
     text_model_output: BaseModelOutputWithPooling | None = None
     audio_model_output: AudioEncoderOutput | None = None
+    metrics: dict[str, torch.FloatTensor] | None = None
 
     def to_tuple(self) -> tuple:
         """Returns the fields that are set, nested outputs flattened to tuples of their own."""
@@ -89,4 +104,4 @@ class PreTrainingOutput(ModelOutput):
     text_embeds: torch.FloatTensor | None = None
 
 
-__all__ = ["AudioEncoderOutput", "AudioFrameOutput", "AudioTextOutput", "PreTrainingOutput"]
+__all__ = ["AudioEncoderOutput", "AudioFrameOutput", "AudioTextOutput", "PreTrainingOutput", "WordFeatureOutput"]
