@@ -81,9 +81,12 @@ class TableExtractor:
 class TableTokenizer:
     model_max_length = 64
 
-    def __call__(self, texts, padding, truncation, max_length, return_tensors):
+    def __call__(self, texts, padding=False, truncation=False, max_length=None, return_tensors=None):
+        ids = [[0] * text.count(" ") + [_last_number(text)] for text in texts]
+        if return_tensors is None:
+            return {"input_ids": ids}
         assert (padding, truncation, max_length) == (True, True, 64)
-        padded, real = _padded([torch.tensor([0] * text.count(" ") + [_last_number(text)]) for text in texts])
+        padded, real = _padded([torch.tensor(row) for row in ids])
         return {"input_ids": padded, "attention_mask": real.long()}
 
 

@@ -1,0 +1,463 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""When is which text heard: cosine of every frame of a recording of any length with texts.
+
+    labels -> embed_labels -> (C, E)
+    file -> windows on whole frames -> model.get_audio_frame_features -> (T', E) @ (E, C) -> mean where windows overlap
+        -> FrameScores: scores (T, C), edges (T + 1,) in seconds
+
+Only a few windows are in memory at a time. Frame k of the file covers [k, k + 1) / frame rate, the last one ends with
+the file. A model with clip embeddings alone, such as transformers' `ClapModel`, is asked for a clip around each frame.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import nn
+from transformers.utils import logging
+
+from hf_audiolang.data.audio_io import AudioError, audio_info, record_waveform
+from hf_audiolang.data.records import Record
+
+from .capabilities import AudioProcessor, check_text_input, feature_extractor_of
+from .embed import AudioOptions, RecordReader, audio_inputs, batches_by_length, evaluation_mode, longest_seconds
+from .metrics.psds import FrameScores
+from .zero_shot import class_prompts, embed_classes
+
+logger = logging.get_logger(__name__)
+
+BARE_LABEL = ("{label}",)  # MGA-CLAP's detection script; sentences lower the frame score (mga_clap, section 14)
+WINDOW_SECONDS = 30.0  # our choice, for feature extractors without a limit
+TIME_TOLERANCE = 1e-6  # frames: 2.0000001 frames are two
+WINDOW_TOLERANCE = 0.05  # frames: an encoder that stretches 10.01 s has 31.97 frames in 10 s, which are 32
+
+
+@dataclass(frozen=True)
+class FrameScoreOptions:
+    """How a recording is cut for frame scores.
+
+    Attributes:
+        window_seconds: longest piece encoded at once; None is the feature extractor's limit, else 30 s.
+        overlap: share of a window that the next one repeats, in [0, 1), rounded to whole frames; scores of shared
+            frames are averaged.
+        clip_window_seconds: for models without frame embeddings, the width of the clip around each frame.
+        clip_hop_seconds: for models without frame embeddings, the duration of a frame.
+        batch_seconds: audio of one forward pass, filling included.
+
+    Raises:
+        ValueError: if a value is out of its range.
+    """
+
+    window_seconds: float | None = None
+    overlap: float = 0.0
+    clip_window_seconds: float = 1.0
+    clip_hop_seconds: float = 0.25
+    batch_seconds: float = 128.0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        for name in ("window_seconds", "clip_window_seconds", "clip_hop_seconds", "batch_seconds"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"`{name}` must be positive, got {value}. Give a number of seconds.")
+        if not 0 <= self.overlap < 1:
+            raise ValueError(f"`overlap` must lie in [0, 1), got {self.overlap}. Give a share of the window.")
+
+
+@dataclass(frozen=True)
+class ScoredRecords:
+    """Frame scores of the readable clips of a data set.
+
+    Attributes:
+        frame_scores: N scores, in the order of the data set.
+        records: N records without their audio; `duration` is what was read.
+        frame_rates_hz: N numbers of frames per second.
+        skipped: one message per clip that was left out.
+    """
+
+    frame_scores: list[FrameScores]
+    records: list[Record]
+    frame_rates_hz: list[float]
+    skipped: list[str]
+
+
+def score_frames(
+    model: nn.Module,
+    processor: AudioProcessor,
+    record: Record,
+    text_embeds: np.ndarray,
+    options: FrameScoreOptions | None = None,
+) -> FrameScores:
+    """Cosine similarity (T, C) of every frame of one recording with texts, and the frames' edges.
+
+    Args:
+        model: has `get_audio_frame_features` and `config.audio_config.frame_rate_hz`, or `get_audio_features` alone.
+        processor: holds the model's feature extractor, or is it.
+        record: a recording of any length; a file is read window by window.
+        text_embeds: (C, E) unit-norm, as `embed_labels` gives.
+        options: windows and batches.
+
+    Returns:
+        `scores` (T, C) float32 with T = ceil(seconds * frame rate), and `edges` (T + 1,) from 0 to the duration.
+
+    Raises:
+        AudioError: if the recording cannot be read, is empty or not finite.
+        ValueError: if `text_embeds` is not (C, E).
+    """
+    reading = AudioOptions(on_bad_example="error")
+    found = score_records(model, processor, [record], lambda _: text_embeds, options=options, reading=reading)
+    return found.frame_scores[0]
+
+
+def score_records(
+    model: nn.Module,
+    processor: AudioProcessor,
+    dataset: Sequence[Record],
+    text_embeds_of: Callable[[Record], np.ndarray],
+    *,
+    options: FrameScoreOptions | None = None,
+    reading: AudioOptions | None = None,
+) -> ScoredRecords:
+    """Frame scores of every readable clip of a data set, each with its own texts.
+
+    Args:
+        model: as in `score_frames`.
+        processor: holds the model's feature extractor, or is it.
+        dataset: map-style sequence of `Record`; each is read once.
+        text_embeds_of: record -> (C_i, E) unit-norm.
+        options: windows and batches.
+        reading: its rule for bad clips.
+
+    Raises:
+        AudioError: if a clip is bad and `reading.on_bad_example` is "error".
+        TooManyBadExamples: if more than `reading.max_bad_fraction` of the clips are bad.
+        ValueError: if no clip is readable.
+    """
+    options = options or FrameScoreOptions()
+    reader = _PieceReader(model, processor, dataset, options, reading or AudioOptions())
+    sums: dict[int, np.ndarray] = {}  # dataset index -> (T, C)
+    counts: dict[int, np.ndarray] = {}  # dataset index -> (T, 1): pieces that hold the frame
+    texts: dict[int, np.ndarray] = {}
+    with evaluation_mode(model):
+        for batch in batches_by_length(reader, reader.batch_samples):
+            embeds = _embed_batch(model, processor, [piece for _, piece in batch])
+            for ((index, start), _), frames in zip(batch, embeds, strict=True):  # frames (T', E)
+                layout = reader.layouts[index]
+                if index not in sums:
+                    texts[index] = _checked_texts(text_embeds_of(reader.started[index]), frames.shape[-1])
+                    sums[index] = np.zeros((layout.num_frames, len(texts[index])), dtype=np.float32)
+                    counts[index] = np.zeros((layout.num_frames, 1), dtype=np.float32)
+                frames = frames[: min(layout.window_frames, layout.num_frames - start)]
+                sums[index][start : start + len(frames)] += frames @ texts[index].T
+                counts[index][start : start + len(frames)] += 1
+    reader.check_any_read()
+    indices = sorted(reader.records)
+    frame_scores = [
+        FrameScores(_means(sums.pop(index), counts[index], reader.records[index]), reader.layouts[index].edges)
+        for index in indices
+    ]
+    rates = [reader.layouts[index].frame_rate_hz for index in indices]
+    return ScoredRecords(frame_scores, [reader.records[index] for index in indices], rates, reader.skipped)
+
+
+def embed_labels(
+    model: nn.Module,
+    processor: AudioProcessor,
+    labels: Sequence[str],
+    templates: Sequence[str] | str = BARE_LABEL,
+    label_text: Callable[[str], str] | None = None,
+) -> np.ndarray:
+    """One unit-norm vector (C, E) per label, after a check of the labels.
+
+    Args:
+        model: has `get_text_features`.
+        processor: the model's processor.
+        labels: different texts; by default the label itself, `_` as space, is the prompt.
+        templates: sentences with `{label}`; several are averaged.
+        label_text: label -> words in the prompt.
+
+    Raises:
+        ValueError: if the model has no text encoder, there is no label, one is blank, given twice, or longer than the
+            text encoder reads; the message names it.
+    """
+    check_text_input(model, processor)
+    if isinstance(labels, str) or len(labels) == 0:
+        raise ValueError(f"`labels` must be a list of texts, got {labels!r}. Give at least one, as ['dog', 'rain'].")
+    blank = [position for position, label in enumerate(labels) if not label.strip()]
+    if blank:
+        raise ValueError(f"`labels` holds a blank text at position {blank[0]}, got {labels[blank[0]]!r}. Remove it.")
+    repeated = [label for label, count in Counter(labels).items() if count > 1]
+    if repeated:
+        raise ValueError(f"`labels` must differ, got {repeated} more than once. Remove the repetitions.")
+    limit = _max_tokens(model, processor)
+    for label in labels:
+        for prompt in class_prompts(label, templates, label_text):
+            num_tokens = len(processor.tokenizer([prompt])["input_ids"][0])
+            if limit is not None and num_tokens > limit:
+                raise ValueError(
+                    f"`labels` holds {_shortened(label)!r}, which makes a prompt of {num_tokens} tokens. The text "
+                    f"encoder reads at most {limit}: shorten it."
+                )
+    return embed_classes(model, processor, labels, templates, label_text=label_text)
+
+
+def frame_embeddings(
+    model: nn.Module, processor: AudioProcessor, waveforms: list[np.ndarray]
+) -> tuple[list[np.ndarray], float]:
+    """Frame embeddings, N arrays (T'_i, E) float32, of a batch of clips (S_i,), and the frames per second.
+
+    A feature extractor with a fixed input counts what it fills a short clip with as real; such a clip is repeated
+    instead (MGA-CLAP's detection and grounding), and its frames after the true end are dropped.
+
+    Args:
+        model: has `get_audio_frame_features`; must be in evaluation mode.
+        processor: holds the model's feature extractor, or is it.
+        waveforms: clips at the extractor's rate. An encoder that stretches its input needs clips of one length.
+    """
+    min_samples, sampling_rate = min_samples_of(processor), feature_extractor_of(processor).sampling_rate
+    inputs = audio_inputs(model, processor, [repeated_to(waveform, min_samples) for waveform in waveforms])
+    output = model.get_audio_frame_features(**inputs)
+    features = output.frame_features.float().cpu().numpy()  # (B, T', E)
+    is_real = output.frame_mask.cpu().numpy().astype(bool)  # (B, T')
+    rate = frame_rate_of(model, inputs["input_features"].shape[1])
+    frames = [row[kept] for row, kept in zip(features, is_real, strict=True)]
+    if min_samples:
+        ends = [num_frames_in(len(waveform) / sampling_rate, rate) for waveform in waveforms]
+        frames = [row[:end] for row, end in zip(frames, ends, strict=True)]
+    return frames, rate
+
+
+def frame_rate_of(model: nn.Module, num_input_frames: int) -> float:
+    """Frames per second of the encoder's output; it depends on the input where the encoder stretches it."""
+    config = model.config.audio_config
+    return float(config.frame_rate_of(num_input_frames) if stretches_input(model) else config.frame_rate_hz)
+
+
+def stretches_input(model: nn.Module) -> bool:
+    """Whether the number of output frames is fixed, so that their rate depends on the length of the input."""
+    return hasattr(model.config.audio_config, "frame_rate_of")
+
+
+def num_frames_in(seconds: float, frame_rate_hz: float) -> int:
+    """Frames that begin before the end of a clip, at least 1."""
+    return max(1, math.ceil(seconds * frame_rate_hz - TIME_TOLERANCE))
+
+
+def min_samples_of(processor: AudioProcessor) -> int:
+    """Samples to which the feature extractor fills shorter clips; 0 where it takes any length."""
+    extractor = feature_extractor_of(processor)
+    return round((getattr(extractor, "min_seconds", None) or 0.0) * extractor.sampling_rate)
+
+
+def repeated_to(waveform: np.ndarray, num_samples: int) -> np.ndarray:
+    """The waveform (S,) itself if it has `num_samples`, else as many copies of it as fill them: (num_samples,)."""
+    return waveform if len(waveform) >= num_samples else np.resize(waveform, num_samples)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a recording is cut.
+
+    Attributes:
+        seconds: its duration.
+        frame_rate_hz: frames per second.
+        window_frames: frames of a window.
+        starts: first frame of each window.
+    """
+
+    seconds: float
+    frame_rate_hz: float
+    window_frames: int
+    starts: Sequence[int]
+
+    @property
+    def num_frames(self) -> int:
+        return num_frames_in(self.seconds, self.frame_rate_hz)
+
+    @property
+    def edges(self) -> np.ndarray:
+        return np.append(np.arange(self.num_frames) / self.frame_rate_hz, self.seconds)  # (T + 1,)
+
+    @classmethod
+    def of(cls, seconds: float, frame_rate_hz: float, window_seconds: float, overlap: float) -> "_Layout":
+        """Windows from the start; the last one is moved back so that it is full."""
+        num_frames = num_frames_in(seconds, frame_rate_hz)
+        if seconds <= window_seconds + TIME_TOLERANCE:
+            return cls(seconds, frame_rate_hz, num_frames, [0])
+        window_frames = max(1, math.floor(window_seconds * frame_rate_hz + WINDOW_TOLERANCE))
+        step = max(1, window_frames - round(overlap * window_frames))
+        last = max(0, num_frames - window_frames)
+        return cls(seconds, frame_rate_hz, window_frames, [*range(0, last, step), last])
+
+
+class _PieceReader(RecordReader):
+    """Iterates over ((index, first frame), piece) of the recordings of a data set.
+
+    Attributes:
+        layouts: index -> how the recording is cut.
+        started: index -> record without its audio, also of those that turn out to be unreadable.
+        batch_samples: samples of one forward pass.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: AudioProcessor,
+        dataset: Sequence[Record],
+        options: FrameScoreOptions,
+        reading: AudioOptions,
+    ) -> None:
+        super().__init__(dataset, feature_extractor_of(processor).sampling_rate, reading)
+        self.model = model
+        self.extractor = feature_extractor_of(processor)
+        self.cutting = options
+        self.has_frames = hasattr(model, "get_audio_frame_features")
+        self.min_samples = min_samples_of(processor)
+        longest = longest_seconds(processor, replace(reading, max_seconds=options.window_seconds))
+        self.window_seconds = longest or WINDOW_SECONDS
+        self.layouts: dict[int, _Layout] = {}
+        self.started: dict[int, Record] = {}
+        self.batch_samples = int(options.batch_seconds * self.sampling_rate)
+        if not self.has_frames and longest:  # such an extractor fills every clip to its limit
+            share = min(1.0, options.clip_window_seconds / longest)
+            self.batch_samples = int(self.batch_samples * share)
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+        for index in range(len(self.dataset)):
+            record = self.dataset[index]
+            try:
+                seconds = _seconds_of(record)
+                self.layouts[index] = self._layout(seconds)
+                self.started[index] = replace(record, audio=None, duration=seconds)
+                for start in self.layouts[index].starts:
+                    yield (index, start), self._piece(record, self.layouts[index], start)
+            except (AudioError, FileNotFoundError) as error:
+                if self.options.on_bad_example == "error":
+                    raise
+                self.skipped.append(f"{record.id}: {error}")
+                logger.warning("Left out clip %d: %s", index, error)
+                self._check_share()
+                continue
+            self.audio_seconds += seconds
+            self.records[index] = self.started[index]
+
+    def _layout(self, seconds: float) -> _Layout:
+        if not self.has_frames:
+            rate = 1 / self.cutting.clip_hop_seconds
+            return _Layout(seconds, rate, 1, range(num_frames_in(seconds, rate)))
+        if not stretches_input(self.model):
+            rate = frame_rate_of(self.model, 0)
+        else:
+            num_samples = round(min(seconds, self.window_seconds) * self.sampling_rate)
+            rate = frame_rate_of(self.model, self.extractor.num_frames(max(1, num_samples)))
+        return _Layout.of(seconds, rate, self.window_seconds, self.cutting.overlap)
+
+    def _piece(self, record: Record, layout: _Layout, start: int) -> np.ndarray:
+        """(S,) samples of the window that begins with frame `start`, or of the clip around that frame."""
+        if not self.has_frames:
+            width = self.cutting.clip_window_seconds
+            begin = (start + 0.5) / layout.frame_rate_hz - width / 2
+            begin = max(0.0, min(begin, layout.seconds - width))
+            return record_waveform(record, self.sampling_rate, begin, width)
+        if len(layout.starts) == 1:
+            piece = record_waveform(record, self.sampling_rate)
+            one_frame = math.ceil(self.sampling_rate / layout.frame_rate_hz)
+            is_short = len(piece) < one_frame and not stretches_input(self.model)
+            return repeated_to(piece, max(self.min_samples, one_frame if is_short else 0))
+        begin, width = start / layout.frame_rate_hz, layout.window_frames / layout.frame_rate_hz
+        piece = record_waveform(record, self.sampling_rate, begin, width)
+        if stretches_input(self.model):  # all windows of one length, the last one too: they share a frame rate
+            num_samples = round(self.window_seconds * self.sampling_rate)
+            piece = repeated_to(piece, num_samples)[:num_samples]
+        return repeated_to(piece, self.min_samples)
+
+
+def _embed_batch(model: nn.Module, processor: AudioProcessor, pieces: list[np.ndarray]) -> list[np.ndarray]:
+    """(T'_i, E) frame embeddings of each piece; of a model with clip embeddings alone, (1, E)."""
+    if not hasattr(model, "get_audio_frame_features"):
+        embeds = model.get_audio_features(**audio_inputs(model, processor, pieces)).pooler_output.float().cpu().numpy()
+        return list((embeds / np.linalg.norm(embeds, axis=-1, keepdims=True))[:, None])  # (B, 1, E)
+    groups = equal_length_groups(model, pieces)
+    return [frames for group in groups for frames in frame_embeddings(model, processor, group)[0]]
+
+
+def equal_length_groups(model: nn.Module, pieces: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Batches of neighbours that an encoder may take together: of one length where it stretches its input."""
+    group: list[np.ndarray] = []
+    for piece in pieces:
+        if group and stretches_input(model) and len(piece) != len(group[0]):
+            yield group
+            group = []
+        group.append(piece)
+    if group:
+        yield group
+
+
+def _means(sums: np.ndarray, counts: np.ndarray, record: Record) -> np.ndarray:
+    """(T, C) mean scores; a frame that no window gave takes the scores of the one before.
+
+    An extractor that keeps whole analysis windows only gives a frame or two less than a piece's duration has.
+    """
+    has_score = counts[:, 0] > 0
+    if not has_score[0]:
+        raise ValueError(
+            f"The model gave no frame for the beginning of {record.id!r}, {record.duration:.3f} s long. Pad the clip, "
+            "or leave it out."
+        )
+    sums /= np.maximum(counts, 1)
+    last_given = np.maximum.accumulate(np.where(has_score, np.arange(len(sums)), 0))
+    return sums[last_given]
+
+
+def _checked_texts(text_embeds: np.ndarray, width: int) -> np.ndarray:
+    text_embeds = np.asarray(text_embeds, dtype=np.float32)
+    if text_embeds.ndim != 2 or text_embeds.shape[1] != width:
+        raise ValueError(
+            f"`text_embeds` must be (C, {width}), got the shape {text_embeds.shape}. Pass what `embed_labels` gives "
+            "for this model."
+        )
+    return text_embeds
+
+
+def _seconds_of(record: Record) -> float:
+    """Duration by the samples themselves or the file's header, whatever the record says."""
+    name = record.id or "audio"
+    if record.audio is None:
+        raise AudioError(f"`{name}` has no audio, got None. Give a path, bytes or an array.")
+    if isinstance(record.audio, np.ndarray):
+        if not record.sampling_rate or not len(record.audio):
+            record_waveform(record, 1)  # raises with the reason
+        return len(record.audio) / record.sampling_rate
+    return audio_info(record.audio, name=name if isinstance(record.audio, bytes) else None).duration
+
+
+def _max_tokens(model: nn.Module, processor: AudioProcessor) -> int | None:
+    """Tokens of a text that reach the text encoder: the tokenizer's limit or the encoder's, the smaller one."""
+    stated = processor.tokenizer.model_max_length
+    of_encoder = getattr(getattr(model.config, "text_config", None), "max_position_embeddings", None)
+    limits = [stated if stated <= 1_000_000 else None, of_encoder]  # transformers writes 1e30 for "not stated"
+    return min((int(limit) for limit in limits if limit), default=None)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+__all__ = [
+    "BARE_LABEL",
+    "FrameScoreOptions",
+    "ScoredRecords",
+    "embed_labels",
+    "equal_length_groups",
+    "frame_embeddings",
+    "frame_rate_of",
+    "min_samples_of",
+    "num_frames_in",
+    "repeated_to",
+    "score_frames",
+    "score_records",
+    "stretches_input",
+]
