@@ -10,14 +10,18 @@ from hf_audiolang.auto import export_with_code, register_all
 from hf_audiolang.inference import classify_files, embed_files, search_files
 from hf_audiolang.models.configuration_audio_projector import AudioProjectorConfig
 from hf_audiolang.models.configuration_caption_decoder import CaptionDecoderConfig
-from hf_audiolang.models.configuration_m2d_clap import M2dClapAudioConfig, M2dClapConfig
-from hf_audiolang.models.configuration_slap import SlapAudioConfig, SlapConfig
+from hf_audiolang.models.configuration_m2d_clap import M2dClapConfig
+from hf_audiolang.models.configuration_m2d_clap_audio import M2dClapAudioConfig
+from hf_audiolang.models.configuration_native_audio import NativeAudioConfig
+from hf_audiolang.models.configuration_slap import SlapConfig
+from hf_audiolang.models.configuration_slap_audio import SlapAudioConfig
 from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
 from hf_audiolang.models.modeling_audio_projector import AudioProjector
 from hf_audiolang.models.modeling_caption_decoder import CaptionDecoder
 from hf_audiolang.models.modeling_m2d_clap import M2dClapModel
 from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
 from hf_audiolang.models.modeling_m2d_clap_pretraining import M2dClapForPreTraining
+from hf_audiolang.models.modeling_native_audio import NativeAudioModel
 from hf_audiolang.models.modeling_slap import SlapForPreTraining, SlapModel
 from hf_audiolang.models.modeling_slap_audio import SlapAudioModel
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
@@ -38,6 +42,8 @@ __all__ = [
     "M2dClapConfig",
     "M2dClapForPreTraining",
     "M2dClapModel",
+    "NativeAudioConfig",
+    "NativeAudioModel",
     "SlapAudioConfig",
     "SlapAudioModel",
     "SlapConfig",

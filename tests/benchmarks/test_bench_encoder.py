@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from hf_audiolang.benchmarks import run_suite
 from hf_audiolang.benchmarks.encoder import encoder, timm_weights
-from hf_audiolang.models.configuration_m2d_clap import M2dClapAudioConfig
+from hf_audiolang.models.configuration_m2d_clap_audio import M2dClapAudioConfig
 from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
 
 MODULE = "hf_audiolang.benchmarks.encoder"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import ASTConfig, ASTModel
 
 from hf_audiolang.benchmarks.runner import Case, register_suite
-from hf_audiolang.models.configuration_m2d_clap import M2dClapAudioConfig
+from hf_audiolang.models.configuration_m2d_clap_audio import M2dClapAudioConfig
 from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
 
 UNIT = "audio-s"

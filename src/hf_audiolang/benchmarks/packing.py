@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.configuration_slap import SlapAudioConfig
+from ..models.configuration_slap_audio import SlapAudioConfig
 from ..models.modeling_slap_audio import SlapAudioModel
 from .runner import Case, register_suite
 

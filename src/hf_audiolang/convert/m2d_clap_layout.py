@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from hf_audiolang.models.configuration_audio_projector import AudioProjectorConfig
-from hf_audiolang.models.configuration_m2d_clap import M2dClapAudioConfig
+from hf_audiolang.models.configuration_m2d_clap_audio import M2dClapAudioConfig
 
 from .m2d_clap_keys import MEL_FILTERS, NORM_STATS, TEXT_ENCODER, num_blocks
 from .m2d_clap_options import FRONT_ENDS, TEXT_TYPES, FolderName, M2dClapOptions, parse_folder_name

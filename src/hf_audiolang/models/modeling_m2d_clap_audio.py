@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import can_return_tuple, logging
 
-from .configuration_m2d_clap import M2dClapAudioConfig
+from .configuration_m2d_clap_audio import M2dClapAudioConfig
 from .layers_packing import PackedLayout, drop_leading_token, pack, prepend_token, unpack
 from .layers_pooling import masked_mean
 from .layers_position import resize_table_2d, sincos_table_2d

@@ -16,7 +16,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import can_return_tuple, logging
 
-from .configuration_slap import SlapAudioConfig
+from .configuration_slap_audio import SlapAudioConfig
 from .layers_attention import SelfAttention, padding_mask
 from .layers_mlp import SwiGluMlp
 from .layers_packing import PackedLayout, pack, unpack
