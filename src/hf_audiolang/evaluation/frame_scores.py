@@ -10,6 +10,7 @@ Only a few windows are in memory at a time. Frame k of the file covers [k, k + 1
 the file. A model with clip embeddings alone, such as transformers' `ClapModel`, is asked for a clip around each frame.
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -205,29 +206,30 @@ def embed_labels(
 
 
 def frame_embeddings(
-    model: nn.Module, processor: AudioProcessor, waveforms: list[np.ndarray]
-) -> tuple[list[np.ndarray], float]:
-    """Frame embeddings, N arrays (T'_i, E) float32, of a batch of clips (S_i,), and the frames per second.
+    model: nn.Module, processor: AudioProcessor, waveforms: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], list[float]]:
+    """Frame embeddings of a batch of clips, padding removed, and the frames per second of each.
 
-    A feature extractor with a fixed input counts what it fills a short clip with as real; such a clip is repeated
-    instead (MGA-CLAP's detection and grounding), and its frames after the true end are dropped.
+    An encoder that stretches its input gets clips of one length at a time: batch mates must not change a clip.
 
     Args:
         model: has `get_audio_frame_features`; must be in evaluation mode.
         processor: holds the model's feature extractor, or is it.
-        waveforms: clips at the extractor's rate. An encoder that stretches its input needs clips of one length.
+        waveforms: B clips (S_i,) at the extractor's rate, filled to `min_samples_of(processor)`.
+
+    Returns:
+        B arrays (T'_i, E) float32, unit-norm, and B rates in Hz.
     """
-    min_samples, sampling_rate = min_samples_of(processor), feature_extractor_of(processor).sampling_rate
-    inputs = audio_inputs(model, processor, [repeated_to(waveform, min_samples) for waveform in waveforms])
-    output = model.get_audio_frame_features(**inputs)
-    features = output.frame_features.float().cpu().numpy()  # (B, T', E)
-    is_real = output.frame_mask.cpu().numpy().astype(bool)  # (B, T')
-    rate = frame_rate_of(model, inputs["input_features"].shape[1])
-    frames = [row[kept] for row, kept in zip(features, is_real, strict=True)]
-    if min_samples:
-        ends = [num_frames_in(len(waveform) / sampling_rate, rate) for waveform in waveforms]
-        frames = [row[:end] for row, end in zip(frames, ends, strict=True)]
-    return frames, rate
+    frames: list[np.ndarray] = []
+    rates: list[float] = []
+    for group in _groups_for(model, waveforms):
+        inputs = audio_inputs(model, processor, group)
+        output = model.get_audio_frame_features(**inputs)
+        features = output.frame_features.float().cpu().numpy()  # (B', T', E)
+        is_real = output.frame_mask.cpu().numpy().astype(bool)  # (B', T')
+        frames += [row[kept] for row, kept in zip(features, is_real, strict=True)]
+        rates += [frame_rate_of(model, inputs["input_features"].shape[1])] * len(group)
+    return frames, rates
 
 
 def frame_rate_of(model: nn.Module, num_input_frames: int) -> float:
@@ -247,7 +249,10 @@ def num_frames_in(seconds: float, frame_rate_hz: float) -> int:
 
 
 def min_samples_of(processor: AudioProcessor) -> int:
-    """Samples to which the feature extractor fills shorter clips; 0 where it takes any length."""
+    """Samples to which the feature extractor fills shorter clips, counting the filling as real; 0: any length.
+
+    For frames, such a clip is repeated instead (MGA-CLAP's detection and grounding), and those after its end dropped.
+    """
     extractor = feature_extractor_of(processor)
     return round((getattr(extractor, "min_seconds", None) or 0.0) * extractor.sampling_rate)
 
@@ -380,20 +385,16 @@ def _embed_batch(model: nn.Module, processor: AudioProcessor, pieces: list[np.nd
     if not hasattr(model, "get_audio_frame_features"):
         embeds = model.get_audio_features(**audio_inputs(model, processor, pieces)).pooler_output.float().cpu().numpy()
         return list((embeds / np.linalg.norm(embeds, axis=-1, keepdims=True))[:, None])  # (B, 1, E)
-    groups = equal_length_groups(model, pieces)
-    return [frames for group in groups for frames in frame_embeddings(model, processor, group)[0]]
+    return frame_embeddings(model, processor, pieces)[0]
 
 
-def equal_length_groups(model: nn.Module, pieces: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Batches of neighbours that an encoder may take together: of one length where it stretches its input."""
-    group: list[np.ndarray] = []
-    for piece in pieces:
-        if group and stretches_input(model) and len(piece) != len(group[0]):
-            yield group
-            group = []
-        group.append(piece)
-    if group:
-        yield group
+def _groups_for(model: nn.Module, waveforms: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """The batch, or neighbours of one length where the encoder stretches its input."""
+    if not stretches_input(model):
+        yield list(waveforms)
+        return
+    for _, group in itertools.groupby(waveforms, key=len):
+        yield list(group)
 
 
 def _means(sums: np.ndarray, counts: np.ndarray, record: Record) -> np.ndarray:
@@ -451,7 +452,6 @@ __all__ = [
     "FrameScoreOptions",
     "ScoredRecords",
     "embed_labels",
-    "equal_length_groups",
     "frame_embeddings",
     "frame_rate_of",
     "min_samples_of",

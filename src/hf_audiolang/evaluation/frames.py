@@ -20,7 +20,8 @@ from transformers import ProcessorMixin
 from hf_audiolang.data.records import Record
 
 from .capabilities import AudioProcessor, feature_extractor_of
-from .embed import AudioOptions, RecordReader, audio_inputs, batches_by_length, evaluation_mode, longest_seconds
+from .embed import AudioOptions, RecordReader, batches_by_length, evaluation_mode, longest_seconds
+from .frame_scores import frame_embeddings, min_samples_of, num_frames_in, repeated_to
 from .metrics import mean_average_precision
 from .results import TaskResult, task_record
 from .zero_shot import DEFAULT_TEMPLATES, embed_classes, resolve_templates
@@ -33,14 +34,19 @@ class FrameEmbeddings:
     Attributes:
         frames: N arrays (T'_i, E) float32, unit-norm.
         records: N records without their audio.
-        frame_rate_hz: frames per second.
+        frame_rates_hz: N numbers of frames per second, different ones where the encoder stretches its input.
         skipped: one message per clip that was left out.
     """
 
     frames: list[np.ndarray]
     records: list[Record]
-    frame_rate_hz: float
+    frame_rates_hz: list[float]
     skipped: list[str]
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Frames per second, the mean over the clips."""
+        return float(np.mean(self.frame_rates_hz))
 
 
 def evaluate(
@@ -73,8 +79,8 @@ def evaluate(
     embedded = embed_frames(model, processor, dataset, options=options)
     scores = np.concatenate([frames @ class_embeds.T for frames in embedded.frames])  # (all frames, C)
     positives = np.concatenate([
-        frame_labels(record, labels, len(frames), embedded.frame_rate_hz)
-        for record, frames in zip(embedded.records, embedded.frames, strict=True)
+        frame_labels(record, labels, len(frames), rate)
+        for record, frames, rate in zip(embedded.records, embedded.frames, embedded.frame_rates_hz, strict=True)
     ])  # fmt: skip
     found = mean_average_precision(scores, positives)
     record = task_record(
@@ -91,6 +97,8 @@ def embed_frames(
 ) -> FrameEmbeddings:
     """Frame embeddings in the shared space of every readable clip, padding removed.
 
+    For a feature extractor with a fixed input a short clip is repeated, and its frames after its end are dropped.
+
     Args:
         model: has `get_audio_frame_features` and `config.audio_config.frame_rate_hz`.
         processor: the model's processor.
@@ -104,17 +112,19 @@ def embed_frames(
     options = options or AudioOptions()
     sampling_rate = feature_extractor_of(processor).sampling_rate
     reader = RecordReader(dataset, sampling_rate, options)
-    frames: dict[int, np.ndarray] = {}
+    min_samples = min_samples_of(processor)
+    filled = ((index, repeated_to(waveform, min_samples)) for index, waveform in reader)
+    found: dict[int, tuple[np.ndarray, float]] = {}
     with evaluation_mode(model):
-        for batch in batches_by_length(reader, int(options.batch_seconds * sampling_rate)):
-            output = model.get_audio_frame_features(**audio_inputs(model, processor, [clip for _, clip in batch]))
-            features, is_real = output.frame_features.float().cpu().numpy(), output.frame_mask.cpu().numpy()
-            for row, (index, _) in enumerate(batch):
-                frames[index] = features[row][is_real[row].astype(bool)]  # (T'_i, E)
+        for batch in batches_by_length(filled, int(options.batch_seconds * sampling_rate)):
+            frames, rates = frame_embeddings(model, processor, [clip for _, clip in batch])  # B arrays (T'_i, E)
+            for (index, _), clip_frames, rate in zip(batch, frames, rates, strict=True):
+                end = num_frames_in(reader.records[index].duration, rate) if min_samples else None
+                found[index] = (clip_frames[:end], rate)
     reader.check_any_read()
-    indices = sorted(frames)
-    rate = model.config.audio_config.frame_rate_hz
-    return FrameEmbeddings([frames[i] for i in indices], [reader.records[i] for i in indices], rate, reader.skipped)
+    indices = sorted(found)
+    frames, rates = zip(*(found[index] for index in indices), strict=True)
+    return FrameEmbeddings(list(frames), [reader.records[i] for i in indices], list(rates), reader.skipped)
 
 
 def frame_labels(record: Record, labels: Sequence[str], num_frames: int, frame_rate_hz: float) -> np.ndarray:
