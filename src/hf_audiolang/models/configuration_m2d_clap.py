@@ -101,6 +101,20 @@ class M2dClapConfig(PreTrainedConfig):
                 f"{self.predictor_hidden_size} and {self.predictor_num_heads} heads. Change one of them."
             )
 
+    def validate_audio_tower(self):
+        """Raises for numbers that need an encoder which can hide patches."""
+        if not self.hides_patches and (self.masked_weight > 0 or self.masking_ratio > 0):
+            raise ValueError(
+                f"The encoder {self.audio_config.model_type!r} cannot hide patches as M2D's can, got `masked_weight` "
+                f"{self.masked_weight} and `masking_ratio` {self.masking_ratio}. Set both to 0, or choose the encoder "
+                f"{M2dClapAudioConfig.model_type!r}."
+            )
+
+    @property
+    def hides_patches(self) -> bool:
+        """Whether the encoder computes visible patches only, as masked modelling needs."""
+        return self.audio_config.model_type == M2dClapAudioConfig.model_type
+
     @property
     def embedding_size(self) -> int:
         """Width E of the shared space."""

@@ -88,6 +88,15 @@ class SlapConfig(PreTrainedConfig):
                 f"{self.masked_loss_chunk_size}. Set it to 0, or choose 'centering'."
             )
 
+    def validate_audio_tower(self):
+        """Raises for a masked loss with an encoder that has no mask token."""
+        if self.masked_weight > 0 and self.audio_config.model_type != SlapAudioConfig.model_type:
+            raise ValueError(
+                f"The encoder {self.audio_config.model_type!r} cannot replace patches by a mask token, got "
+                f"`masked_weight` {self.masked_weight}. Set it to 0, or choose the encoder "
+                f"{SlapAudioConfig.model_type!r}."
+            )
+
     @property
     def embedding_size(self) -> int:
         """Width E of the shared space."""

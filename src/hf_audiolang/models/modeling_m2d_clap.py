@@ -2,8 +2,10 @@
 # Licensed under the Apache License, Version 2.0.
 """M2D-CLAP: audio and text in one space (M2D-CLAP III).
 
-clip -> M2dClapAudioModel -> tokens -> audio projection -> audio_embeds (B, E)
+clip -> audio encoder -> tokens -> audio projection -> audio_embeds (B, E)
 caption -> text encoder, or precomputed embedding -> text projection -> text_embeds (B, E)
+
+The encoder is M2dClapAudioModel unless `audio_config` names another one.
 """
 
 import torch
@@ -20,9 +22,9 @@ from .layers_packing import PackedLayout, pack, unpack
 from .layers_pooling import embed_steps, unit_rows
 from .layers_vit import init_vit_weights
 from .losses_contrastive import contrastive_loss, ungathered_contrastive_loss
+from .modeling_audio_encoders import build_audio_encoder
 from .modeling_audio_projector import AudioProjector
 from .modeling_loading import StrictTowersMixin
-from .modeling_m2d_clap_audio import M2dClapAudioModel
 from .modeling_outputs import AudioEncoderOutput, AudioFrameOutput, AudioTextOutput
 from .modeling_text import build_text_model, pool_text, takes_token_types
 
@@ -79,7 +81,7 @@ class M2dClapModel(M2dClapPreTrainedModel):
 
     def __init__(self, config: M2dClapConfig):
         super().__init__(config)
-        self.audio_model = M2dClapAudioModel(config.audio_config)
+        self.audio_model = build_audio_encoder(config.audio_config)
         self.text_model = None if config.text_config is None else build_text_model(config.text_config)
         self.audio_projection = AudioProjector(config.projector_config)
         self.text_projection = _text_projection(config)
@@ -168,8 +170,8 @@ class M2dClapModel(M2dClapPreTrainedModel):
         """
         tokens, layout = self.audio_model.encode(input_features, input_features_mask)
         num_frames = input_features.shape[1]
-        columns = self.audio_model.columns_of(unpack(tokens, layout), num_frames)  # (B, T', bands, D)
-        frame_mask = self.audio_model.columns_of(layout.token_mask, num_frames)[..., 0]  # (B, T')
+        columns = self.audio_model.time_steps(unpack(tokens, layout), num_frames)  # (B, T', bands, D)
+        frame_mask = self.audio_model.time_steps(layout.token_mask, num_frames)[..., 0]  # (B, T')
         frame_features = embed_steps(columns, frame_mask, self.embed_clips)
         return AudioFrameOutput(frame_features=frame_features, frame_mask=frame_mask)
 
@@ -195,7 +197,7 @@ class M2dClapModel(M2dClapPreTrainedModel):
         _, weights = self.audio_projection.projector(tokens, layout)
         on_patches = weights[..., 1:].float().mean(1)  # (B, N)
         on_patches = on_patches / on_patches.sum(1, keepdim=True)
-        return self.audio_model.columns_of(on_patches, input_features.shape[1]).transpose(1, 2)
+        return self.audio_model.time_steps(on_patches, input_features.shape[1]).transpose(1, 2)
 
     def embed_clips(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
         """Unit-norm embeddings of packed token sequences: (N, D) -> (B, E)."""

@@ -185,7 +185,16 @@ class M2dClapAudioModel(StrictTowersMixin, PreTrainedModel):
         tokens, layout = self.encode(
             input_features, input_features_mask, masked_positions, layer_inputs=states, layer_weights=weights
         )
-        output = self.padded_output(unpack(tokens, layout), layout.token_mask, input_features.shape[1])
+        num_frames, last_hidden_state = input_features.shape[1], unpack(tokens, layout)
+        frame_features = self.time_steps(last_hidden_state, num_frames).flatten(2)  # (B, T', bands * D)
+        frame_mask = self.time_steps(layout.token_mask, num_frames).any(2)
+        output = AudioEncoderOutput(
+            last_hidden_state=last_hidden_state,
+            pooler_output=masked_mean(frame_features, frame_mask),
+            token_mask=layout.token_mask,
+            frame_features=frame_features,
+            frame_mask=frame_mask,
+        )
         if states is not None:
             output.hidden_states = (*(unpack(state, layout) for state in states), output.last_hidden_state)
         if weights is not None and all(weight is not None for weight in weights):
@@ -233,25 +242,7 @@ class M2dClapAudioModel(StrictTowersMixin, PreTrainedModel):
             layer_inputs[:] = [self._join_pieces(state, layout, clips, rows, grid) for state in layer_inputs]
         return self._join_pieces(tokens, layout, clips, rows, grid), clips
 
-    def padded_output(self, last_hidden_state: Tensor, token_mask: Tensor, num_frames: int) -> AudioEncoderOutput:
-        """All output fields from padded tokens (B, N, D), zeros at padding, and their mask (B, N).
-
-        Args:
-            last_hidden_state: tokens, frequency-major in every piece.
-            token_mask: True at real tokens.
-            num_frames: input frames T of the padded batch.
-        """
-        frame_features = self.columns_of(last_hidden_state, num_frames).flatten(2)  # (B, T', bands * D)
-        frame_mask = self.columns_of(token_mask, num_frames).any(2)
-        return AudioEncoderOutput(
-            last_hidden_state=last_hidden_state,
-            pooler_output=masked_mean(frame_features, frame_mask),
-            token_mask=token_mask,
-            frame_features=frame_features,
-            frame_mask=frame_mask,
-        )
-
-    def columns_of(self, tokens: Tensor, num_frames: int) -> Tensor:
+    def time_steps(self, tokens: Tensor, num_frames: int) -> Tensor:
         """Tokens of each output frame: (B, N, ...) -> (B, T', bands, ...) for a batch of `num_frames` input frames."""
         config, columns = self.config, self._num_columns(num_frames)
         pieces = tokens.unflatten(1, (-1, config.num_frequency_patches, columns)).transpose(2, 3)

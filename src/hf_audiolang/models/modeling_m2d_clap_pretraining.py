@@ -83,7 +83,8 @@ class M2dClapForPreTraining(M2dClapPreTrainedModel):
 
     Which loss terms there are follows from the weights in the configuration: M2D alone (`contrastive_weight` 0),
     stage 1 (both), stages 2 and 2.1 (`masked_weight` 0, where the run freezes the audio encoder). Hidden tokens never
-    enter the encoder. Clips must fit into the position table.
+    enter the encoder. Clips must fit into the position table. Another encoder than M2D's hides nothing and is aligned
+    with captions only.
 
     Example:
         >>> tower = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 32}
@@ -209,18 +210,17 @@ class M2dClapForPreTraining(M2dClapPreTrainedModel):
         Raises:
             ValueError: if a clip is longer than the position table, or everything or nothing of a clip is hidden.
         """
-        encoder = self.m2d_clap.audio_model
-        grid = encoder.patch_grid(*self._within_table(input_features, input_features_mask))
-        if masked_positions is None:
-            masked_positions = self._draw_masked_positions(grid.token_mask)
-        masked_positions = encoder.hidden_tokens(grid, masked_positions)
-        visible = PackedLayout.from_mask(grid.token_mask & ~masked_positions)
-        latents = encoder.run_layers(encoder.embed(grid, visible), visible)  # (N + B, D), class tokens included
         terms, audio_embeds, text_embeds = {}, None, None
+        if self.config.hides_patches:
+            inputs = self._within_table(input_features, input_features_mask)
+            latents, grid, visible, masked_positions = self._encode_visible(*inputs, masked_positions)
+            tokens = drop_leading_token(latents, visible)
+        else:
+            tokens, visible = self.m2d_clap.audio_model.encode(input_features, input_features_mask, masked_positions)
         if self.has_teacher:
             terms["masked"] = self._masked_loss(latents, grid, visible, masked_positions)
         if self.config.contrastive_weight > 0:
-            audio_embeds = self.m2d_clap.embed_clips(drop_leading_token(latents, visible), visible)
+            audio_embeds = self.m2d_clap.embed_clips(tokens, visible)
             text_inputs = {name: kwargs[name] for name in ("token_type_ids",) if name in kwargs}
             text = self.m2d_clap.get_text_features(input_ids, attention_mask, text_embeddings, **text_inputs)
             text_embeds = text.pooler_output
@@ -243,6 +243,18 @@ class M2dClapForPreTraining(M2dClapPreTrainedModel):
             )
         mask = None if input_features_mask is None else input_features_mask[:, : audio.max_frames]
         return input_features[:, : audio.max_frames], mask
+
+    def _encode_visible(
+        self, input_features: Tensor, input_features_mask: Tensor | None, masked_positions: Tensor | None
+    ) -> tuple[Tensor, PatchGrid, PackedLayout, Tensor]:
+        """Latents (N + B, D) of the visible tokens with class tokens, the patches, and which are visible or hidden."""
+        encoder = self.m2d_clap.audio_model
+        grid = encoder.patch_grid(input_features, input_features_mask)
+        if masked_positions is None:
+            masked_positions = self._draw_masked_positions(grid.token_mask)
+        masked_positions = encoder.hidden_tokens(grid, masked_positions)
+        visible = PackedLayout.from_mask(grid.token_mask & ~masked_positions)
+        return encoder.run_layers(encoder.embed(grid, visible), visible), grid, visible, masked_positions
 
     def _draw_masked_positions(self, token_mask: Tensor) -> Tensor:
         config = self.config

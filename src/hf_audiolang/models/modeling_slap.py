@@ -2,11 +2,13 @@
 # Licensed under the Apache License, Version 2.0.
 """SLAP: audio and text in one space, and its one-stage training with three losses (SLAP 2).
 
-    clip -> SlapAudioModel -> attention pooling -> audio_embeds (B, E) --\
+    clip -> audio encoder -> attention pooling -> audio_embeds (B, E) --\
                 |                                                         contrastive loss
                 |    caption -> text encoder -> attention pooling -> text_embeds (B, E) --/
                 |-> caption decoder -> next words                         caption loss
-    masked clip -> SlapAudioModel -> prototype head  <-- EMA teacher      masked loss
+    masked clip -> audio encoder -> prototype head  <-- EMA teacher      masked loss
+
+The encoder is SlapAudioModel unless `audio_config` names another one, which then has no masked loss.
 """
 
 import torch
@@ -20,7 +22,6 @@ from .configuration_slap import SlapConfig
 from .layers_logit_scale import LogitScale
 from .layers_masking import block_masked_positions, random_masked_positions
 from .layers_packing import PackedLayout, pack, unpack
-from .layers_patch import time_steps_of
 from .layers_pooling import AttentionPooling, embed_steps, unit_rows
 from .layers_prototypes import PrototypeHead
 from .layers_spec_augment import spec_augment
@@ -29,10 +30,10 @@ from .losses_caption import IGNORED, caption_loss
 from .losses_contrastive import contrastive_loss, sigmoid_contrastive_loss
 from .losses_distributed import global_mean
 from .losses_masked import TargetRule, clip_token_weights, prototype_loss, update_center
+from .modeling_audio_encoders import build_audio_encoder
 from .modeling_caption_decoder import CaptionDecoder
 from .modeling_loading import StrictTowersMixin
 from .modeling_outputs import AudioEncoderOutput, AudioFrameOutput, AudioTextOutput, PreTrainingOutput
-from .modeling_slap_audio import SlapAudioModel
 from .modeling_text import build_text_model, takes_token_types
 
 
@@ -95,7 +96,7 @@ class SlapModel(SlapPreTrainedModel):
     def __init__(self, config: SlapConfig):
         super().__init__(config)
         audio_width, text_width = config.audio_config.hidden_size, config.text_config.hidden_size
-        self.audio_model = SlapAudioModel(config.audio_config)
+        self.audio_model = build_audio_encoder(config.audio_config)
         self.text_model = build_text_model(config.text_config)
         eps = config.rms_norm_eps
         self.audio_pooling = AttentionPooling(audio_width, config.audio_config.num_attention_heads, eps)
@@ -127,14 +128,9 @@ class SlapModel(SlapPreTrainedModel):
         Returns:
             The encoder's output with `pooler_output` (B, E), the unit-norm clip embeddings.
         """
-        if kwargs.get("output_hidden_states") or kwargs.get("output_attentions"):
-            output = self.audio_model(input_features, input_features_mask, **{**kwargs, "return_dict": True})
-            layout = PackedLayout.from_mask(output.token_mask)
-            tokens = pack(output.last_hidden_state, layout)
-        else:
-            tokens, layout = self.audio_model.encode(input_features, input_features_mask)
-            output = self.audio_model.padded_output(unpack(tokens, layout), layout.token_mask)
-        output.pooler_output = self.embed_clips(tokens, layout)
+        output = self.audio_model(input_features, input_features_mask, **{**kwargs, "return_dict": True})
+        layout = PackedLayout.from_mask(output.token_mask)
+        output.pooler_output = self.embed_clips(pack(output.last_hidden_state, layout), layout)
         return output
 
     @can_return_tuple
@@ -177,9 +173,9 @@ class SlapModel(SlapPreTrainedModel):
             Unit-norm frames (B, T', E) with their mask; frame k covers [k, k + 1) / `audio_config.frame_rate_hz` s.
         """
         tokens, layout = self.audio_model.encode(input_features, input_features_mask)
-        bands = self.config.audio_config.num_frequency_patches
-        steps = time_steps_of(unpack(tokens, layout), bands)  # (B, T', bands, D)
-        frame_mask = time_steps_of(layout.token_mask, bands)[..., 0]  # (B, T')
+        num_frames = input_features.shape[1]
+        steps = self.audio_model.time_steps(unpack(tokens, layout), num_frames)  # (B, T', bands, D)
+        frame_mask = self.audio_model.time_steps(layout.token_mask, num_frames)[..., 0]  # (B, T')
         frame_features = embed_steps(steps, frame_mask, self.embed_clips)
         return AudioFrameOutput(frame_features=frame_features, frame_mask=frame_mask)
 
@@ -273,7 +269,7 @@ class SlapForPreTraining(SlapPreTrainedModel):
         self.has_teacher = config.masked_weight > 0
         if self.has_teacher:
             self.prototype_head = _prototype_head(config)
-            self.teacher_audio_model = freeze_teacher(SlapAudioModel(config.audio_config))
+            self.teacher_audio_model = freeze_teacher(build_audio_encoder(config.audio_config))
             self.teacher_prototype_head = freeze_teacher(_prototype_head(config))
             self.register_buffer("teacher_center", torch.zeros(1, config.num_prototypes))
         if config.caption_weight > 0:
@@ -349,21 +345,25 @@ class SlapForPreTraining(SlapPreTrainedModel):
             attention_mask: (B, L) True at real tokens, or None when all are.
             input_features_mask: (B, T) True at real frames, or None when all are.
             labels: (B, L) target tokens of the decoder, -100 at padding; None takes the captions themselves.
-            masked_positions: (B, N) tokens hidden from the student; None draws them.
+            masked_positions: (B, N) tokens hidden from the student, for the masked loss; None draws them.
             return_loss: must be True; the argument tells transformers' Trainer that the model returns a loss.
             **kwargs: ignored.
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         encoder = self.slap.audio_model
         seen = self._augment(input_features, input_features_mask)
-        layout = encoder.layout_of(input_features, input_features_mask)
         masked = None
         if self.has_teacher:
+            layout = encoder.layout_of(input_features, input_features_mask)
             if masked_positions is None:
                 masked_positions = self._draw_masked_positions(layout.token_mask)
             masked, _ = encoder.encode(seen, input_features_mask, masked_positions, layout=layout)
-        shares = masked is not None and self.config.share_masked_pass
-        tokens = masked if shares else encoder.encode(seen, input_features_mask, layout=layout)[0]
+        if masked is None:
+            tokens, layout = encoder.encode(seen, input_features_mask)
+        elif self.config.share_masked_pass:
+            tokens = masked
+        else:
+            tokens, _ = encoder.encode(seen, input_features_mask, layout=layout)
 
         audio_embeds = self.slap.embed_clips(tokens, layout)
         text_embeds = self.slap.get_text_features(input_ids, attention_mask).pooler_output

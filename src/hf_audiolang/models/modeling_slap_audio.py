@@ -183,7 +183,14 @@ class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
             is_real = token_mask.unsqueeze(-1)
             last_hidden_state = hidden_states * is_real
             states = states and [state * is_real for state in states]
-        output = self.padded_output(last_hidden_state, token_mask)
+        num_frames = input_features.shape[1]
+        output = AudioEncoderOutput(
+            last_hidden_state=last_hidden_state,
+            pooler_output=masked_mean(last_hidden_state, token_mask),
+            token_mask=token_mask,
+            frame_features=self.time_steps(last_hidden_state, num_frames).mean(2),
+            frame_mask=self.time_steps(token_mask, num_frames)[..., 0],
+        )
         if states is not None:
             output.hidden_states = (*states, last_hidden_state)
         if weights is not None and all(weight is not None for weight in weights):
@@ -236,16 +243,9 @@ class SlapAudioModel(StrictTowersMixin, PreTrainedModel):
             patch_mask(input_features_mask, config.patch_frames, config.num_frequency_patches)
         )
 
-    def padded_output(self, last_hidden_state: Tensor, token_mask: Tensor) -> AudioEncoderOutput:
-        """All output fields from padded tokens (B, N', D), zeros at padding, and their mask (B, N')."""
-        bands = self.config.num_frequency_patches
-        return AudioEncoderOutput(
-            last_hidden_state=last_hidden_state,
-            pooler_output=masked_mean(last_hidden_state, token_mask),
-            token_mask=token_mask,
-            frame_features=time_steps_of(last_hidden_state, bands).mean(2),
-            frame_mask=time_steps_of(token_mask, bands)[..., 0],
-        )
+    def time_steps(self, tokens: Tensor, num_frames: int) -> Tensor:
+        """Tokens of each output frame: (B, N, ...) -> (B, T', bands, ...), whatever the number of input frames is."""
+        return time_steps_of(tokens, self.config.num_frequency_patches)
 
     def _patches(
         self, input_features: Tensor, input_features_mask: Tensor | None, masked_positions: Tensor | None
