@@ -16,14 +16,25 @@ class o if sum_g |d & g| >= cttc |d| over the events of o. All in seconds, compa
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-TIME_DECIMALS = 6
+from .detections import (
+    TIME_DECIMALS,
+    FrameScores,
+    Segment,
+    Smoothing,
+    check_clips,
+    check_segments,
+    score_runs,
+    smooth_scores,
+)
+
 EMPTY_CLASSES = ("exclude", "zero")
 MGA50_THRESHOLDS = np.arange(50) / 50 + 0.01  # 0.01, 0.03, ..., 0.99, of the MGA-CLAP grounding script
+GROUNDING_SMOOTHING = Smoothing(median_frames=3, join_seconds=0.5)  # of the MGA-CLAP grounding script
 CLASS_BLOCK = 64  # classes treated at a time: bounds the memory for hundreds of classes
 
 
@@ -74,29 +85,6 @@ PSDSM = PsdsScenario(dtc=0.5, gtc=0.5, max_efpr=800.0)
 
 
 @dataclass(frozen=True)
-class Segment:
-    """One event of the ground truth: what is heard in which clip, from `onset` to `offset` seconds."""
-
-    clip: str
-    label: str
-    onset: float
-    offset: float
-
-
-@dataclass(frozen=True)
-class FrameScores:
-    """Scores of one clip.
-
-    Attributes:
-        scores: (T, C) one column per label, higher = more likely, no NaN; -inf is never detected.
-        edges: (T + 1,) seconds; frame t covers [edges[t], edges[t + 1]).
-    """
-
-    scores: np.ndarray
-    edges: np.ndarray
-
-
-@dataclass(frozen=True)
 class PsdsResult:
     """A PSDS and the curves behind it.
 
@@ -142,8 +130,8 @@ def psds(
     """
     if empty_classes not in EMPTY_CLASSES:
         raise ValueError(f"Unknown `empty_classes` {empty_classes!r}. Choose one of {sorted(EMPTY_CLASSES)}.")
-    _check_clips(frame_scores, labels, clip_seconds)
-    _check_segments(enumerate(segments), labels, clip_seconds)
+    check_clips(frame_scores, labels, clip_seconds)
+    check_segments(enumerate(segments), labels, clip_seconds)
     if drop_empty:
         heard = {segment.clip for segment in segments}
         frame_scores = {clip: item for clip, item in frame_scores.items() if clip in heard}
@@ -172,10 +160,11 @@ def grounding_psds(
     *,
     scenario: PsdsScenario = PSDSM,
     thresholds: str = "all",
+    smoothing: Smoothing = GROUNDING_SMOOTHING,
 ) -> PsdsResult:
     """PSDSm of text-to-audio grounding: one query = one phrase in one clip, all queries form one class (MGA-CLAP).
 
-    Scores pass a 3-frame median filter, and detections closer than 0.5 s (in whole frames, rounded up) are joined.
+    By default scores pass a 3-frame median filter, and detections up to 0.5 s apart are joined, as in the script.
     Queries without a segment are left out, and so are segments (0, 0), which stand for a phrase that is not heard.
 
     Args:
@@ -184,67 +173,28 @@ def grounding_psds(
         clip_seconds: per query the duration of its clip.
         scenario: tolerances; dtc = gtc = 0.7 and 0.1 are the stricter and looser variants of the script.
         thresholds: "all" scores that occur, or "mga50": 0.01, 0.03, ..., 0.99 on sigmoid(cosine), for comparison.
+        smoothing: of the scores.
 
     Raises:
         ValueError: as `psds`, or if `thresholds` is unknown.
     """
     if thresholds not in ("all", "mga50"):
         raise ValueError(f"Unknown `thresholds` {thresholds!r}. Choose one of ['all', 'mga50'].")
-    _check_clips(frame_scores, ["phrase"], clip_seconds)
+    check_clips(frame_scores, ["phrase"], clip_seconds)
     heard = {
         row: Segment(segment.clip, "phrase", segment.onset, segment.offset)
         for row, segment in enumerate(segments)
         if (segment.onset, segment.offset) != (0, 0)
     }
-    _check_segments(heard.items(), ["phrase"], clip_seconds)
+    check_segments(heard.items(), ["phrase"], clip_seconds)
     smoothed = {}
     for query, item in frame_scores.items():
-        scores, edges = np.asarray(item.scores, dtype=np.float64), np.asarray(item.edges, dtype=np.float64)
-        if thresholds == "mga50":
-            scores = 1 / (1 + np.exp(-scores))
-        frame_seconds = (edges[-1] - edges[0]) / len(scores)
-        join_frames = math.ceil(round(0.5 / frame_seconds, TIME_DECIMALS))
-        smoothed[query] = FrameScores(smooth_scores(scores, median_frames=3, join_frames=join_frames), edges)
+        smoothed[query] = smoothing.apply(item)
+        if thresholds == "mga50":  # monotone: the order of smoothing and sigmoid does not matter
+            scores = 1 / (1 + np.exp(-smoothed[query].scores))
+            smoothed[query] = FrameScores(scores, smoothed[query].edges)
     grid = MGA50_THRESHOLDS if thresholds == "mga50" else None
     return psds(smoothed, list(heard.values()), ["phrase"], clip_seconds, scenario, thresholds=grid, drop_empty=True)
-
-
-def smooth_scores(scores: np.ndarray, median_frames: int = 1, join_frames: int = 0) -> np.ndarray:
-    """(T, C) scores after a median filter and after gaps between detections were closed.
-
-    Both act on scores as they would on the detections of every threshold: thresholding the result equals filtering
-    the thresholded scores.
-
-    Args:
-        scores: (T, C), float, without NaN.
-        median_frames: odd width of the median filter; the ends are mirrored with the first frame repeated (scipy's
-            "reflect"). 1 = none.
-        join_frames: detections with at most this many frames between them become one. 0 = none.
-
-    Raises:
-        ValueError: if `scores` is not (T, C), `median_frames` is even or below 1, or `join_frames` is negative.
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 2:
-        raise ValueError(f"`scores` must be (T, C), got the shape {scores.shape}. Pass one column per class.")
-    if median_frames < 1 or median_frames % 2 == 0:
-        raise ValueError(f"`median_frames` must be odd and at least 1, got {median_frames}. Choose 1, 3, 5, ...")
-    if join_frames < 0:
-        raise ValueError(f"`join_frames` must not be negative, got {join_frames}. Choose 0 to join nothing.")
-    if median_frames > 1:
-        side = median_frames // 2
-        padded = np.pad(scores, ((side, side), (0, 0)), mode="symmetric")
-        scores = np.median(_windows(padded, median_frames), axis=-1)
-    if join_frames > 0:
-        # greyscale closing; -inf around the clip so that no gap at its ends is closed
-        width = join_frames + 1
-        padded = np.pad(scores, ((join_frames, join_frames), (0, 0)), constant_values=-np.inf)
-        scores = _windows(_windows(padded, width).max(axis=-1), width).min(axis=-1)
-    return scores
-
-
-def _windows(values: np.ndarray, width: int) -> np.ndarray:
-    return np.lib.stride_tricks.sliding_window_view(values, width, axis=0)
 
 
 @dataclass(frozen=True)
@@ -300,7 +250,7 @@ def _score_changes(
     trigger_weight = scenario.alpha_ct * 3600 / (np.maximum(events.seconds, 1e-12) * num_others)  # (C,) per hour
     false_runs, covers = [], []
     for (scores, edges), indices in zip(clips, events.of_clip, strict=True):
-        label, onset, offset, high, low = _runs(scores, np.asarray(edges, dtype=np.float64))
+        label, onset, offset, high, low = score_runs(scores, np.asarray(edges, dtype=np.float64))
         label = label + start
         event_label = events.label[indices]
         overlap = np.minimum(offset[:, None], events.offset[indices]) - np.maximum(
@@ -324,33 +274,6 @@ def _score_changes(
 
 def _columns(rows: list[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
-
-
-def _runs(scores: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Every maximal run of frames >= some threshold: column, onset, offset, and its thresholds low < th <= high.
-
-    At most T runs per column. Each frame is grown to both sides over frames that are not lower, in steps of falling
-    powers of two on a table of window minima.
-    """
-    num_frames, num_columns = scores.shape
-    column = np.broadcast_to(np.arange(num_columns), scores.shape)
-    minima = [scores]  # minima[k][t] = min of scores[t : t + 2 ** k]
-    while 2 ** len(minima) <= num_frames:
-        half = 2 ** (len(minima) - 1)
-        minima.append(np.minimum(minima[-1][:-half], minima[-1][half:]))
-    first = np.broadcast_to(np.arange(num_frames)[:, None], scores.shape)
-    last = first + 1  # exclusive
-    for step, table in reversed([(2**k, table) for k, table in enumerate(minima)]):
-        reaches = (first >= step) & (table[np.clip(first - step, 0, len(table) - 1), column] >= scores)
-        first = first - step * reaches
-        reaches = (last + step <= num_frames) & (table[np.minimum(last, len(table) - 1), column] >= scores)
-        last = last + step * reaches
-    padded = np.pad(scores, ((1, 1), (0, 0)), constant_values=-np.inf)
-    low = np.maximum(padded[first, column], padded[last + 1, column])  # higher of the two neighbours
-    _, distinct = np.unique((column * num_frames + first) * (num_frames + 1) + last, return_index=True)
-    distinct = distinct[scores.ravel()[distinct] > -np.inf]
-    column, first, last, high, low = (part.ravel()[distinct] for part in (column, first, last, scores, low))
-    return column, edges[first], edges[last], high, low
 
 
 def _found_changes(
@@ -433,59 +356,8 @@ def _scored_columns(segments: Sequence[Segment], labels: Sequence[str], empty_cl
     return np.flatnonzero(has_event)
 
 
-def _check_clips(
-    frame_scores: Mapping[str, FrameScores], labels: Sequence[str], clip_seconds: Mapping[str, float]
-) -> None:
-    if len(set(labels)) != len(labels):
-        raise ValueError(f"`labels` must differ, got {list(labels)}. Give one name per score column.")
-    if frame_scores.keys() != clip_seconds.keys():
-        odd = sorted(map(str, frame_scores.keys() ^ clip_seconds.keys()))
-        raise ValueError(
-            f"`frame_scores` and `clip_seconds` must hold the same clips, got {len(odd)} in only one of them: "
-            f"{odd[:3]}. Give scores and a duration for every clip, those without an event too."
-        )
-    for clip, item in frame_scores.items():
-        if not 0 < clip_seconds[clip] < math.inf:
-            raise ValueError(
-                f"`clip_seconds` of clip {clip!r} is {clip_seconds[clip]}. Give its duration in seconds, above 0."
-            )
-        scores, edges = np.asarray(item.scores), np.asarray(item.edges)
-        if scores.ndim != 2 or scores.shape[1] != len(labels) or edges.shape != (len(scores) + 1,) or not len(scores):
-            raise ValueError(
-                f"Clip {clip!r} has `scores` {scores.shape} and `edges` {edges.shape}, expected (T, {len(labels)}) "
-                "and (T + 1,) with T of at least 1. Give one column per label and the end of the last frame too."
-            )
-        if np.isnan(scores).any():
-            row, column = np.argwhere(np.isnan(scores))[0]
-            raise ValueError(
-                f"`scores` of clip {clip!r} is NaN at frame {row}, label {labels[column]!r} "
-                f"({int(np.isnan(scores).sum())} NaN in the clip). Find the model output that is not finite."
-            )
-        if not (np.isfinite(edges).all() and edges[0] >= 0 and (np.diff(edges) > 0).all()):
-            raise ValueError(
-                f"`edges` of clip {clip!r} must rise from 0 or later, got {edges[:3]} ... {edges[-1]}. "
-                "Give the onset of each frame and the offset of the last one, in seconds."
-            )
-
-
-def _check_segments(
-    rows: Iterable[tuple[int, Segment]], labels: Sequence[str], clip_seconds: Mapping[str, float]
-) -> None:
-    known = set(labels)
-    for row, segment in rows:
-        place = f"`segments` row {row}, {segment}"
-        if segment.clip not in clip_seconds:
-            raise ValueError(f"{place}: unknown clip. Use one of the {len(clip_seconds)} clips of `clip_seconds`.")
-        if segment.label not in known:
-            raise ValueError(f"{place}: unknown label. Use one of {sorted(map(str, known))[:10]}, or remove the row.")
-        if not segment.offset > segment.onset:
-            raise ValueError(f"{place}: the offset must come after the onset. Correct or remove the row.")
-        seconds = clip_seconds[segment.clip]
-        if segment.onset < 0 or segment.offset > seconds + 10**-TIME_DECIMALS:
-            raise ValueError(f"{place}: outside of its clip of {seconds} s. Cut it to the clip, or correct the row.")
-
-
 __all__ = [
+    "GROUNDING_SMOOTHING",
     "MGA50_THRESHOLDS",
     "PSDS1",
     "PSDS2",
@@ -494,6 +366,7 @@ __all__ = [
     "PsdsResult",
     "PsdsScenario",
     "Segment",
+    "Smoothing",
     "grounding_psds",
     "psds",
     "smooth_scores",
