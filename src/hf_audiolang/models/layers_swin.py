@@ -1,0 +1,241 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""Parts of a Swin transformer (Liu et al., 2021) on tokens that are kept in the order of their windows.
+
+In that order the tokens of a window lie side by side, so that attention needs no partition and no reversal; every
+other part works on single tokens and does not care. Only where windows are shifted or patches merged are tokens moved,
+once. Parameter names are those of transformers' Swin and CLAP.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+def window_order(side: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """Row-major grid index of every token in window order: (side * side,).
+
+    Args:
+        side: tokens on a side of the grid.
+        window: tokens on a side of a window.
+        shift: windows begin this many tokens further down and right; those at the border wrap around.
+        device: where to make it.
+    """
+    grid = torch.arange(side * side, device=device).view(side, side).roll((-shift, -shift), (0, 1))
+    return grid.view(side // window, window, side // window, window).transpose(1, 2).flatten()
+
+
+def wrapped_window_mask(side: int, window: int, shift: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """0 between tokens of a shifted window that are neighbours, -100 across the border of the grid: (windows, L, L).
+
+    -100 and not minus infinity, as in the code that published weights were trained with.
+    """
+    at = torch.arange(side, device=device)
+    part = (at >= side - window).long() + (at >= side - shift).long()  # 0 before the wrapped window, then 1 | 2
+    region = (3 * part.unsqueeze(1) + part).flatten()[window_order(side, window, 0, device)].view(-1, window * window)
+    return torch.where(region.unsqueeze(1) == region.unsqueeze(2), 0.0, -100.0).to(dtype)
+
+
+class _Reorder(torch.autograd.Function):
+    """Rows picked by a permutation; the gradient is picked by the inverse, where plain indexing would add it up."""
+
+    @staticmethod
+    def forward(ctx, tokens: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        return tokens.index_select(1, index)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        return _Reorder.apply(grad, index.argsort()), None
+
+
+def reorder(tokens: Tensor, index: Tensor) -> Tensor:
+    """Tokens (B, N, C) in another order; `index` (N,) is a permutation."""
+    return _Reorder.apply(tokens, index)
+
+
+def drop_path(update: Tensor, rate: float, training: bool) -> Tensor:
+    """Update (B, N, C) of a residual, left out for a random part of the clips and scaled up for the others."""
+    if not training or rate == 0:
+        return update
+    kept = torch.rand(len(update), 1, 1, device=update.device) >= rate
+    return update * (kept.to(update.dtype) / (1 - rate))
+
+
+class Dense(nn.Module):
+    """A linear layer one name deeper, where transformers' checkpoints have it."""
+
+    def __init__(self, in_size: int, out_size: int):
+        super().__init__()
+        self.dense = nn.Linear(in_size, out_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Returns the projection (..., out size)."""
+        return self.dense(hidden_states)
+
+
+class WindowSelfAttention(nn.Module):
+    """Attention inside each window with a learned bias per head and relative position."""
+
+    def __init__(self, config, width: int, num_heads: int):
+        """`config` gives window, dropout, biases and how attention is computed."""
+        super().__init__()
+        self.config = config
+        self.num_heads = num_heads
+        self.query = nn.Linear(width, width, bias=config.qkv_bias)
+        self.key = nn.Linear(width, width, bias=config.qkv_bias)
+        self.value = nn.Linear(width, width, bias=config.qkv_bias)
+        num_offsets = 2 * config.window_size - 1
+        length = config.window_size**2
+        self.relative_position_bias_table = nn.Parameter(torch.empty(num_offsets**2, num_heads))
+        self.register_buffer("relative_position_index", torch.empty(length, length, dtype=torch.long))
+
+    def offset_index(self) -> Tensor:
+        """Row of the bias table for each pair of tokens of a window: (L, L)."""
+        window = self.config.window_size
+        at = torch.arange(window)
+        down, right = at.repeat_interleave(window), at.repeat(window)  # (L,)
+        down = down.unsqueeze(1) - down + window - 1
+        right = right.unsqueeze(1) - right + window - 1
+        return down * (2 * window - 1) + right
+
+    def forward(self, windows: Tensor, wrapped_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Attends within windows.
+
+        Args:
+            windows: (B, W, L, C) tokens of each window.
+            wrapped_mask: (W, L, L) of `wrapped_window_mask` for shifted windows, or None.
+
+        Returns:
+            (B, W, L, C), and the attention weights (B, W, H, L, L) with eager attention, else None.
+        """
+        bias = self.bias(wrapped_mask)
+        query, key, value = (self._heads(part(windows), bias) for part in (self.query, self.key, self.value))
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        if self.config._attn_implementation == "eager":
+            weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias).softmax(-1)
+            context = (F.dropout(weights, dropout) if dropout else weights) @ value
+            weights = weights.reshape(*windows.shape[:2], self.num_heads, *weights.shape[-2:])
+        else:
+            weights = None
+            context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        context = context.reshape(*windows.shape[:2], self.num_heads, windows.shape[2], -1)
+        return context.transpose(2, 3).flatten(3), weights
+
+    def bias(self, wrapped_mask: Tensor | None) -> Tensor:
+        """What is added to the scores: (H, L, L) for all windows alike, or (W * H, L, L)."""
+        # not by indexing, whose gradient is summed in no fixed order when there are several threads
+        bias = F.embedding(self.relative_position_index, self.relative_position_bias_table).permute(2, 0, 1)
+        return bias if wrapped_mask is None else (bias + wrapped_mask.unsqueeze(1)).flatten(0, 1)
+
+    def _heads(self, windows: Tensor, bias: Tensor) -> Tensor:
+        """(B, W, L, C) -> (B * W, H, L, head_dim), or (B, W * H, L, head_dim) where the bias differs by window."""
+        heads = windows.unflatten(-1, (self.num_heads, -1)).transpose(2, 3)
+        return heads.flatten(0, 1) if len(bias) == self.num_heads else heads.flatten(1, 2)
+
+
+class WindowAttention(nn.Module):
+    """Attention in windows and its output projection."""
+
+    def __init__(self, config, width: int, num_heads: int):
+        super().__init__()
+        self.self = WindowSelfAttention(config, width, num_heads)
+        self.output = Dense(width, width)
+
+
+class SwinBlock(GradientCheckpointingLayer):
+    """Pre-norm block on tokens in window order: attention in windows, then MLP.
+
+    With `is_local` the attention output is the values themselves, each token's own (MGA-CLAP 3.3), and the MLP is
+    left out as in the authors' code (`config.locality_mlp` "skip") or kept ("mlp").
+    """
+
+    def __init__(self, config, width: int, num_heads: int, drop_path_rate: float, is_local: bool):
+        super().__init__()
+        self.config = config
+        self.drop_path_rate = drop_path_rate
+        self.is_local = is_local
+        self.layernorm_before = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.attention = WindowAttention(config, width, num_heads)
+        self.layernorm_after = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.intermediate = Dense(width, int(config.mlp_ratio * width))
+        self.output = Dense(int(config.mlp_ratio * width), width)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: Tensor, wrapped_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Returns (B, N, C), and the attention weights (B, W, H, L, L), if the back end gives them."""
+        config, attention = self.config, self.attention
+        hidden = self.layernorm_before(hidden_states)
+        if self.is_local:
+            update, weights = attention.self.value(hidden), None
+        else:
+            windows = hidden.unflatten(1, (-1, config.window_size**2))
+            update, weights = attention.self(windows, wrapped_mask)
+            update = update.flatten(1, 2)
+        update = self._dropout(attention.output(update), config.attention_probs_dropout_prob)
+        hidden_states = hidden_states + drop_path(update, self.drop_path_rate, self.training)
+        update = self.layernorm_after(hidden_states)
+        if not self.is_local or config.locality_mlp == "mlp":
+            update = self.output(self.activation(self.intermediate(update)))
+            update = self._dropout(update, config.hidden_dropout_prob)
+        return hidden_states + drop_path(update, self.drop_path_rate, self.training), weights
+
+    def unused_parameters(self) -> list[nn.Parameter]:
+        """Parameters that `forward` never reads."""
+        if not self.is_local:
+            return []
+        attention = self.attention.self
+        unused = [attention.relative_position_bias_table, *attention.query.parameters(), *attention.key.parameters()]
+        if self.config.locality_mlp == "skip":
+            unused += [*self.intermediate.parameters(), *self.output.parameters()]
+        return unused
+
+    def _dropout(self, update: Tensor, probability: float) -> Tensor:
+        return F.dropout(update, probability) if self.training and probability > 0 else update
+
+
+class PatchMerging(nn.Module):
+    """Four neighbours to one token of twice the width."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * width)
+        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
+
+    def forward(self, hidden_states: Tensor, index: Tensor) -> Tensor:
+        """Returns (B, N / 4, 2 C) from (B, N, C); `index` (N,) lists the four neighbours of each new token."""
+        neighbours = reorder(hidden_states, index).unflatten(1, (-1, 4)).flatten(2)  # (B, N / 4, 4 C)
+        return self.reduction(self.norm(neighbours))
+
+
+def merging_index(coarse_order: Tensor, fine_rank: Tensor, side: int) -> Tensor:
+    """For `PatchMerging`: the ranks of the four neighbours, upper left, lower left, upper right, lower right.
+
+    Args:
+        coarse_order: (N / 4,) `window_order` of the next stage.
+        fine_rank: (N,) place of each grid position in the current order.
+        side: tokens on a side of the current grid.
+    """
+    row, column = coarse_order // (side // 2), coarse_order % (side // 2)
+    corner = 2 * row * side + 2 * column  # (N / 4,)
+    offsets = torch.tensor([0, side, 1, side + 1], device=corner.device)
+    return fine_rank[(corner.unsqueeze(1) + offsets).flatten()]
+
+
+__all__ = [
+    "Dense",
+    "PatchMerging",
+    "SwinBlock",
+    "WindowAttention",
+    "WindowSelfAttention",
+    "drop_path",
+    "merging_index",
+    "reorder",
+    "window_order",
+    "wrapped_window_mask",
+]
