@@ -12,6 +12,7 @@ from transformers import BertConfig, ModernBertConfig, PreTrainedConfig, PreTrai
 from hf_audiolang import (
     AudioLangProcessor,
     CaptionDecoderConfig,
+    HtsatConfig,
     LogMelFeatureExtractor,
     M2dClapAudioConfig,
     M2dClapConfig,
@@ -147,6 +148,22 @@ def tiny_m2d_clap_config(**overrides) -> M2dClapConfig:
         given = overrides.pop(name, {})
         numbers[name] = build(**given) if isinstance(given, dict) and "model_type" not in given else given
     return M2dClapConfig(**(numbers | overrides))
+
+
+def tiny_htsat_config(**overrides) -> HtsatConfig:
+    """Two stages of two blocks, the second with shifted windows, of width 12 and 24: 2 rows x 32 frames at the end."""
+    numbers = {
+        "spec_size": 64,
+        "num_mel_bins": 16,
+        "window_size": 2,
+        "depths": [2, 2],
+        "num_attention_heads": [2, 3],
+        "patch_embeds_hidden_size": 12,
+        "hidden_size": 24,
+        "drop_path_rate": 0.0,
+        "initializer_range": 0.15,
+    }
+    return HtsatConfig(**(numbers | overrides))
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

@@ -10,6 +10,7 @@ from hf_audiolang.auto import export_with_code, register_all
 from hf_audiolang.inference import classify_files, embed_files, search_files
 from hf_audiolang.models.configuration_audio_projector import AudioProjectorConfig
 from hf_audiolang.models.configuration_caption_decoder import CaptionDecoderConfig
+from hf_audiolang.models.configuration_htsat import HtsatConfig
 from hf_audiolang.models.configuration_m2d_clap import M2dClapConfig
 from hf_audiolang.models.configuration_m2d_clap_audio import M2dClapAudioConfig
 from hf_audiolang.models.configuration_native_audio import NativeAudioConfig
@@ -18,6 +19,7 @@ from hf_audiolang.models.configuration_slap_audio import SlapAudioConfig
 from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
 from hf_audiolang.models.modeling_audio_projector import AudioProjector
 from hf_audiolang.models.modeling_caption_decoder import CaptionDecoder
+from hf_audiolang.models.modeling_htsat import HtsatModel
 from hf_audiolang.models.modeling_m2d_clap import M2dClapModel
 from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
 from hf_audiolang.models.modeling_m2d_clap_pretraining import M2dClapForPreTraining
@@ -36,6 +38,8 @@ __all__ = [
     "AudioProjectorConfig",
     "CaptionDecoder",
     "CaptionDecoderConfig",
+    "HtsatConfig",
+    "HtsatModel",
     "LogMelFeatureExtractor",
     "M2dClapAudioConfig",
     "M2dClapAudioModel",

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from hf_audiolang.models.configuration_audio_projector import AudioProjectorConfig
+from hf_audiolang.models.configuration_htsat import HtsatConfig
 from hf_audiolang.models.configuration_m2d_clap import M2dClapConfig
 from hf_audiolang.models.configuration_m2d_clap_audio import M2dClapAudioConfig
 from hf_audiolang.models.configuration_native_audio import NativeAudioConfig
@@ -24,6 +25,7 @@ from hf_audiolang.models.configuration_slap import SlapConfig
 from hf_audiolang.models.configuration_slap_audio import SlapAudioConfig
 from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
 from hf_audiolang.models.modeling_audio_projector import AudioProjector
+from hf_audiolang.models.modeling_htsat import HtsatModel
 from hf_audiolang.models.modeling_m2d_clap import M2dClapModel
 from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
 from hf_audiolang.models.modeling_m2d_clap_pretraining import M2dClapForPreTraining
@@ -33,6 +35,7 @@ from hf_audiolang.models.modeling_slap_audio import SlapAudioModel
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
 
 CONFIGS = (  # those with a processor of ours
+    HtsatConfig,
     M2dClapAudioConfig,
     M2dClapConfig,
     NativeAudioConfig,
@@ -42,6 +45,7 @@ CONFIGS = (  # those with a processor of ours
 MODELS = {
     AutoModel: (
         (AudioProjectorConfig, AudioProjector),
+        (HtsatConfig, HtsatModel),
         (M2dClapAudioConfig, M2dClapAudioModel),
         (M2dClapConfig, M2dClapModel),
         (NativeAudioConfig, NativeAudioModel),
