@@ -12,8 +12,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def window_order(side: int, window: int, shift: int, device: torch.device) -> Tensor:
@@ -148,57 +146,6 @@ class WindowAttention(nn.Module):
         self.output = Dense(width, width)
 
 
-class SwinBlock(GradientCheckpointingLayer):
-    """Pre-norm block on tokens in window order: attention in windows, then MLP.
-
-    With `is_local` the attention output is the values themselves, each token's own (MGA-CLAP 3.3), and the MLP is
-    left out as in the authors' code (`config.locality_mlp` "skip") or kept ("mlp").
-    """
-
-    def __init__(self, config, width: int, num_heads: int, drop_path_rate: float, is_local: bool):
-        super().__init__()
-        self.config = config
-        self.drop_path_rate = drop_path_rate
-        self.is_local = is_local
-        self.layernorm_before = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.attention = WindowAttention(config, width, num_heads)
-        self.layernorm_after = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.intermediate = Dense(width, int(config.mlp_ratio * width))
-        self.output = Dense(int(config.mlp_ratio * width), width)
-        self.activation = ACT2FN[config.hidden_act]
-
-    def forward(self, hidden_states: Tensor, wrapped_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Returns (B, N, C), and the attention weights (B, W, H, L, L), if the back end gives them."""
-        config, attention = self.config, self.attention
-        hidden = self.layernorm_before(hidden_states)
-        if self.is_local:
-            update, weights = attention.self.value(hidden), None
-        else:
-            windows = hidden.unflatten(1, (-1, config.window_size**2))
-            update, weights = attention.self(windows, wrapped_mask)
-            update = update.flatten(1, 2)
-        update = self._dropout(attention.output(update), config.attention_probs_dropout_prob)
-        hidden_states = hidden_states + drop_path(update, self.drop_path_rate, self.training)
-        update = self.layernorm_after(hidden_states)
-        if not self.is_local or config.locality_mlp == "mlp":
-            update = self.output(self.activation(self.intermediate(update)))
-            update = self._dropout(update, config.hidden_dropout_prob)
-        return hidden_states + drop_path(update, self.drop_path_rate, self.training), weights
-
-    def unused_parameters(self) -> list[nn.Parameter]:
-        """Parameters that `forward` never reads."""
-        if not self.is_local:
-            return []
-        attention = self.attention.self
-        unused = [attention.relative_position_bias_table, *attention.query.parameters(), *attention.key.parameters()]
-        if self.config.locality_mlp == "skip":
-            unused += [*self.intermediate.parameters(), *self.output.parameters()]
-        return unused
-
-    def _dropout(self, update: Tensor, probability: float) -> Tensor:
-        return F.dropout(update, probability) if self.training and probability > 0 else update
-
-
 class PatchMerging(nn.Module):
     """Four neighbours to one token of twice the width."""
 
@@ -230,7 +177,6 @@ def merging_index(coarse_order: Tensor, fine_rank: Tensor, side: int) -> Tensor:
 __all__ = [
     "Dense",
     "PatchMerging",
-    "SwinBlock",
     "WindowAttention",
     "WindowSelfAttention",
     "drop_path",

@@ -12,15 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import can_return_tuple, logging
 
 from .configuration_htsat import HtsatConfig
 from .layers_pooling import masked_mean
 from .layers_spec_augment import spec_augment
 from .layers_swin import (
+    Dense,
     PatchMerging,
-    SwinBlock,
+    WindowAttention,
     WindowSelfAttention,
+    drop_path,
     merging_index,
     reorder,
     window_order,
@@ -53,6 +57,57 @@ class HtsatPatchEmbed(nn.Module):
         return self.norm(F.linear(tiles[:, order], self.proj.weight.flatten(1), self.proj.bias))
 
 
+class HtsatBlock(GradientCheckpointingLayer):
+    """Pre-norm block on tokens in window order: attention in windows, then MLP.
+
+    With `is_local` the attention output is the values themselves, each token's own (MGA-CLAP 3.3), and the MLP is
+    left out as in the authors' code (`config.locality_mlp` "skip") or kept ("mlp").
+    """
+
+    def __init__(self, config: HtsatConfig, width: int, num_heads: int, drop_path_rate: float, is_local: bool):
+        super().__init__()
+        self.config = config
+        self.drop_path_rate = drop_path_rate
+        self.is_local = is_local
+        self.layernorm_before = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.attention = WindowAttention(config, width, num_heads)
+        self.layernorm_after = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.intermediate = Dense(width, int(config.mlp_ratio * width))
+        self.output = Dense(int(config.mlp_ratio * width), width)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: Tensor, wrapped_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Returns (B, N, C), and the attention weights (B, W, H, L, L), if the back end gives them."""
+        config, attention = self.config, self.attention
+        hidden = self.layernorm_before(hidden_states)
+        if self.is_local:
+            update, weights = attention.self.value(hidden), None
+        else:
+            windows = hidden.unflatten(1, (-1, config.window_size**2))
+            update, weights = attention.self(windows, wrapped_mask)
+            update = update.flatten(1, 2)
+        update = self._dropout(attention.output(update), config.attention_probs_dropout_prob)
+        hidden_states = hidden_states + drop_path(update, self.drop_path_rate, self.training)
+        update = self.layernorm_after(hidden_states)
+        if not self.is_local or config.locality_mlp == "mlp":
+            update = self.output(self.activation(self.intermediate(update)))
+            update = self._dropout(update, config.hidden_dropout_prob)
+        return hidden_states + drop_path(update, self.drop_path_rate, self.training), weights
+
+    def unused_parameters(self) -> list[nn.Parameter]:
+        """Parameters that `forward` never reads."""
+        if not self.is_local:
+            return []
+        attention = self.attention.self
+        unused = [attention.relative_position_bias_table, *attention.query.parameters(), *attention.key.parameters()]
+        if self.config.locality_mlp == "skip":
+            unused += [*self.intermediate.parameters(), *self.output.parameters()]
+        return unused
+
+    def _dropout(self, update: Tensor, probability: float) -> Tensor:
+        return F.dropout(update, probability) if self.training and probability > 0 else update
+
+
 class HtsatStage(nn.Module):
     """Blocks at one resolution, then merging of patches, except in the last stage."""
 
@@ -65,7 +120,7 @@ class HtsatStage(nn.Module):
         first, is_last = sum(config.depths[:stage]), stage == len(config.depths) - 1
         num_plain = config.depths[stage] - (config.locality_blocks if is_last else 0)
         self.blocks = nn.ModuleList(
-            SwinBlock(config, width, heads, rates[first + block], is_local=block >= num_plain)
+            HtsatBlock(config, width, heads, rates[first + block], is_local=block >= num_plain)
             for block in range(config.depths[stage])
         )
         self.downsample = None if is_last else PatchMerging(width)
@@ -185,7 +240,7 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
     main_input_name = "input_features"
     input_modalities = "audio"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SwinBlock"]
+    _no_split_modules = ["HtsatBlock"]
     # the rest of a ClapModel or MgaClapModel checkpoint
     _keys_to_ignore_on_load_unexpected = [r"^(text_|audio_projection|logit_scale|codebook|temperature)"]
     _supports_sdpa = True
