@@ -4,12 +4,14 @@
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from .modeling_htsat import HtsatModel
 from .modeling_m2d_clap_audio import M2dClapAudioModel
 from .modeling_native_audio import NativeAudioModel
 from .modeling_slap_audio import SlapAudioModel
 
 # By name, not by class: loaded without the package, a configuration's class is not the one imported here.
 AUDIO_MODELS: dict[str, type[PreTrainedModel]] = {
+    "htsat": HtsatModel,
     "m2d_clap_audio_model": M2dClapAudioModel,
     "native_audio": NativeAudioModel,
     "slap_audio_model": SlapAudioModel,
