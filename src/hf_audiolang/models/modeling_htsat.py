@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import can_return_tuple, logging
 
 from .configuration_htsat import HtsatConfig
+from .layers_packing import PackedLayout, pack
 from .layers_pooling import masked_mean
 from .layers_spec_augment import spec_augment
 from .layers_swin import (
@@ -313,7 +314,7 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
         states = [] if wants_states else None
         weights = [] if wants_weights else None
         last_hidden_state = self.audio_encoder(input_features.to(self.dtype), states, weights)
-        frame_features = last_hidden_state.unflatten(1, (-1, config.num_frames)).mean(1)  # (B, T', D)
+        frame_features = self.time_steps(last_hidden_state, input_features.shape[1]).mean(2)  # (B, T', D)
         frame_mask = self._frame_mask(input_features, input_features_mask)
         output = AudioEncoderOutput(
             last_hidden_state=last_hidden_state,
@@ -327,6 +328,38 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
         if weights is not None and all(weight is not None for weight in weights):
             output.attentions = tuple(weight.flatten(0, 1) for weight in weights)
         return output
+
+    def encode(
+        self,
+        input_features: Tensor,
+        input_features_mask: Tensor | None = None,
+        masked_positions: Tensor | None = None,
+    ) -> tuple[Tensor, PackedLayout]:
+        """Encodes a batch of log-mels and packs the real tokens.
+
+        Args:
+            input_features: see `forward`; the mask too.
+            input_features_mask: see `forward`.
+            masked_positions: must be None, HTS-AT cannot hide tokens.
+
+        Returns:
+            (N, D) tokens in packed order, and their layout.
+
+        Raises:
+            ValueError: if `forward` refuses the input, or positions are to be masked.
+        """
+        if masked_positions is not None:
+            raise ValueError(
+                f"`masked_positions` is {tuple(masked_positions.shape)}, but HTS-AT cannot hide tokens. Leave it out, "
+                "or choose another encoder."
+            )
+        output = self(input_features, input_features_mask, return_dict=True)
+        layout = PackedLayout.from_mask(output.token_mask)
+        return pack(output.last_hidden_state, layout), layout
+
+    def time_steps(self, tokens: Tensor, num_frames: int) -> Tensor:
+        """Tokens of each output frame: (B, N, ...) -> (B, T', rows, ...); T' is fixed, whatever `num_frames` is."""
+        return tokens.unflatten(1, (-1, self.config.num_frames)).transpose(1, 2)
 
     def _check(self, input_features: Tensor, input_features_mask: Tensor | None) -> None:
         config = self.config
