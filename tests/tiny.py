@@ -16,6 +16,8 @@ from hf_audiolang import (
     LogMelFeatureExtractor,
     M2dClapAudioConfig,
     M2dClapConfig,
+    MgaClapConfig,
+    NativeAudioConfig,
     SlapAudioConfig,
     SlapConfig,
 )
@@ -164,6 +166,52 @@ def tiny_htsat_config(**overrides) -> HtsatConfig:
         "initializer_range": 0.15,
     }
     return HtsatConfig(**(numbers | overrides))
+
+
+def tiny_mga_clap_config(**overrides) -> MgaClapConfig:
+    """MGA-CLAP with a tiny HTS-AT whose last block is locality-aware, a tiny BERT and 18 codewords of width 20."""
+    builders = {"audio_config": tiny_htsat_config, "text_config": tiny_bert_config}
+    numbers = {"projection_dim": 20, "num_codewords": 18, "special_token_ids": [PAD, CLS, SEP, MASK]}
+    overrides = {"audio_config": {"locality_blocks": 1}} | overrides
+    for name, build in builders.items():
+        given = overrides.pop(name, {})
+        numbers[name] = build(**given) if isinstance(given, dict) and "model_type" not in given else given
+    return MgaClapConfig(**(numbers | overrides))
+
+
+def tiny_ast_config(encoder: dict | None = None, **overrides) -> NativeAudioConfig:
+    """AST of three layers of width 24 on 36 mel bins and 116 frames: 3 rows x 11 columns; `encoder` are its fields."""
+    numbers = {
+        "model_type": "audio-spectrogram-transformer",
+        "hidden_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "intermediate_size": 44,
+        "num_mel_bins": 36,
+        "max_length": 116,
+        "initializer_range": 0.15,
+    }
+    return NativeAudioConfig(encoder_config=numbers | (encoder or {}), **overrides)
+
+
+def tiny_whisper_config(encoder: dict | None = None, **overrides) -> NativeAudioConfig:
+    """Whisper's encoder of two layers of width 24 on 20 mel bins and 104 frames; `encoder` are Whisper's fields."""
+    numbers = {
+        "model_type": "whisper",
+        "d_model": 24,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 3,
+        "encoder_ffn_dim": 44,
+        "decoder_layers": 1,
+        "decoder_attention_heads": 3,
+        "decoder_ffn_dim": 12,
+        "vocab_size": 20,
+        "num_mel_bins": 20,
+        "max_source_positions": 52,
+        "init_std": 0.15,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0),
+    }
+    return NativeAudioConfig(encoder_config=numbers | (encoder or {}), **overrides)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

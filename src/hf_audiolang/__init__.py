@@ -13,6 +13,7 @@ from hf_audiolang.models.configuration_caption_decoder import CaptionDecoderConf
 from hf_audiolang.models.configuration_htsat import HtsatConfig
 from hf_audiolang.models.configuration_m2d_clap import M2dClapConfig
 from hf_audiolang.models.configuration_m2d_clap_audio import M2dClapAudioConfig
+from hf_audiolang.models.configuration_mga_clap import MgaClapConfig
 from hf_audiolang.models.configuration_native_audio import NativeAudioConfig
 from hf_audiolang.models.configuration_slap import SlapConfig
 from hf_audiolang.models.configuration_slap_audio import SlapAudioConfig
@@ -23,6 +24,7 @@ from hf_audiolang.models.modeling_htsat import HtsatModel
 from hf_audiolang.models.modeling_m2d_clap import M2dClapModel
 from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
 from hf_audiolang.models.modeling_m2d_clap_pretraining import M2dClapForPreTraining
+from hf_audiolang.models.modeling_mga_clap import MgaClapModel
 from hf_audiolang.models.modeling_native_audio import NativeAudioModel
 from hf_audiolang.models.modeling_slap import SlapForPreTraining, SlapModel
 from hf_audiolang.models.modeling_slap_audio import SlapAudioModel
@@ -46,6 +48,8 @@ __all__ = [
     "M2dClapConfig",
     "M2dClapForPreTraining",
     "M2dClapModel",
+    "MgaClapConfig",
+    "MgaClapModel",
     "NativeAudioConfig",
     "NativeAudioModel",
     "SlapAudioConfig",

@@ -15,11 +15,13 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from hf_audiolang.models.configuration_audio_projector import AudioProjectorConfig
 from hf_audiolang.models.configuration_htsat import HtsatConfig
 from hf_audiolang.models.configuration_m2d_clap import M2dClapConfig
 from hf_audiolang.models.configuration_m2d_clap_audio import M2dClapAudioConfig
+from hf_audiolang.models.configuration_mga_clap import MgaClapConfig
 from hf_audiolang.models.configuration_native_audio import NativeAudioConfig
 from hf_audiolang.models.configuration_slap import SlapConfig
 from hf_audiolang.models.configuration_slap_audio import SlapAudioConfig
@@ -29,15 +31,18 @@ from hf_audiolang.models.modeling_htsat import HtsatModel
 from hf_audiolang.models.modeling_m2d_clap import M2dClapModel
 from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
 from hf_audiolang.models.modeling_m2d_clap_pretraining import M2dClapForPreTraining
+from hf_audiolang.models.modeling_mga_clap import MgaClapModel
 from hf_audiolang.models.modeling_native_audio import NativeAudioModel
 from hf_audiolang.models.modeling_slap import SlapForPreTraining, SlapModel
 from hf_audiolang.models.modeling_slap_audio import SlapAudioModel
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
+from hf_audiolang.pipelines import TASKS
 
 CONFIGS = (  # those with a processor of ours
     HtsatConfig,
     M2dClapAudioConfig,
     M2dClapConfig,
+    MgaClapConfig,
     NativeAudioConfig,
     SlapAudioConfig,
     SlapConfig,
@@ -48,16 +53,21 @@ MODELS = {
         (HtsatConfig, HtsatModel),
         (M2dClapAudioConfig, M2dClapAudioModel),
         (M2dClapConfig, M2dClapModel),
+        (MgaClapConfig, MgaClapModel),
         (NativeAudioConfig, NativeAudioModel),
         (SlapAudioConfig, SlapAudioModel),
         (SlapConfig, SlapModel),
     ),
-    AutoModelForPreTraining: ((M2dClapConfig, M2dClapForPreTraining), (SlapConfig, SlapForPreTraining)),
+    AutoModelForPreTraining: (
+        (M2dClapConfig, M2dClapForPreTraining),
+        (MgaClapConfig, MgaClapModel),  # its objective is the forward pass itself
+        (SlapConfig, SlapForPreTraining),
+    ),
 }
 
 
 def register_all() -> None:
-    """Makes `AutoModel`, `AutoProcessor` and their siblings know every class of the package; safe to call again."""
+    """Makes the Auto classes know every class of the package, and `pipeline` its tasks; safe to call again."""
     AutoConfig.register(AudioProjectorConfig.model_type, AudioProjectorConfig, exist_ok=True)
     for config in CONFIGS:
         AutoConfig.register(config.model_type, config, exist_ok=True)
@@ -66,6 +76,9 @@ def register_all() -> None:
     for auto_class, pairs in MODELS.items():
         for config, model in pairs:
             auto_class.register(config, model, exist_ok=True)
+    for task, pipeline_class in TASKS.items():
+        if task not in PIPELINE_REGISTRY.get_supported_tasks():  # it would warn
+            PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=AutoModel, type="multimodal")
 
 
 def export_with_code(model: PreTrainedModel, processor: ProcessorMixin | None, folder: str | Path) -> None:

@@ -54,7 +54,9 @@ def restated(logits, ids, gamma, denominator):
 def test_loss_is_the_formula_of_its_denominator(denominator, ids):
     audio, text = unit(5, 7, seed=0), unit(5, 7, seed=1)
     logits = audio @ text.T / 0.3
-    wanted = (restated(logits.tolist(), ids, 0.4, denominator) + restated(logits.T.tolist(), ids, 0.4, denominator)) / 2
+    wanted = (
+        restated(logits.tolist(), ids, 0.4, denominator) + restated(logits.T.tolist(), ids, 0.4, denominator)
+    ) / 2
     got = loss_of(audio, text, 0.3, ids, gamma=0.4, denominator=denominator)
     assert got.item() == pytest.approx(wanted, rel=1e-12)
     others = [restated(logits.tolist(), ids, 0.4, name) for name in ("official", "row", "paper")]

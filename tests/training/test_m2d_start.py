@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel, BertModel
 from hf_audiolang import LogMelFeatureExtractor, M2dClapForPreTraining, M2dClapModel
 from hf_audiolang.training import load_run_config
 from hf_audiolang.training.build import build_feature_extractor, build_model, build_processor
-from hf_audiolang.training.outline import outline_model
+from hf_audiolang.training.outline import ModelOutline, outline_model
 from hf_audiolang.training.tokenizer import load_tokenizer
 
 PARTS = ("audio_model", "audio_projection", "text_model", "text_projection", "logit_scale")
@@ -102,7 +102,7 @@ def test_the_feature_extractor_comes_with_the_audio_model_and_its_statistics(tmp
     config = load_run_config(["--model_config", folder, "--audio_model", str(system), "--max_steps", "3"])
     extractor = build_feature_extractor(config.model)
     assert (extractor.mean, extractor.std) == (-5.5, 2.5)
-    processor = build_processor(config, extractor, [], has_tokenizer=False)
+    processor = build_processor(config, extractor, [], ModelOutline(needs_captions=False, needs_tokenizer=False))
     assert processor is extractor  # nothing was measured, no tokenizer trained
     config.model.audio_model = None
     assert build_feature_extractor(config.model).mean is None

@@ -18,6 +18,7 @@ import numpy as np
 from hf_audiolang.models.losses_caption import IGNORED
 
 from .audio_io import AudioError, audio_info, record_waveform
+from .caption_text import clean_caption
 from .captions_checks import ON_BAD_EXAMPLE
 from .records import Record
 
@@ -64,6 +65,7 @@ class Collator:
         seed: int = 0,
         text_store: TextStore | None = None,
         needs_captions: bool = True,
+        cleans_captions: bool = False,
     ) -> None:
         """See the class.
 
@@ -75,6 +77,7 @@ class Collator:
                 "skip" replaces it and says so in the batch.
             text_store: embeddings of the captions, which stand in the batch instead of their tokens.
             needs_captions: False leaves text out of the batch, and takes records without captions.
+            cleans_captions: captions go through `clean_caption` before they become tokens.
 
         Raises:
             ValueError: for lengths that are not positive or contradict each other, an unknown policy, or a
@@ -99,6 +102,7 @@ class Collator:
         self.processor = processor
         self.text_store = text_store
         self.needs_captions = needs_captions
+        self.cleans_captions = cleans_captions
         self.max_seconds = max_seconds
         self.max_text_tokens = max_text_tokens
         self.crop_step_seconds = step_seconds or None
@@ -154,7 +158,7 @@ class Collator:
         """The model's inputs."""
         if self.text_store is None and self.needs_captions:
             inputs = self.processor(
-                text=captions,
+                text=[clean_caption(caption) for caption in captions] if self.cleans_captions else captions,
                 audio=waveforms,
                 sampling_rate=self.sampling_rate,
                 padding=True,

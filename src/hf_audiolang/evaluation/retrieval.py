@@ -15,6 +15,7 @@ import numpy as np
 from torch import nn
 from transformers import ProcessorMixin
 
+from hf_audiolang.data.caption_text import clean_caption
 from hf_audiolang.data.records import Record
 
 from .embed import AudioOptions, RecordEmbeddings, embed_records, embed_texts, longest_seconds
@@ -56,6 +57,8 @@ def evaluate(
     embedded = embed_records(model, processor, dataset, options=options)
     captions = [caption for record in embedded.records for caption in _captions_of(record)]
     clip_of_caption = np.repeat(np.arange(len(embedded.records)), [len(r.captions) for r in embedded.records])
+    if getattr(getattr(model, "config", None), "clean_captions", False):
+        captions = [clean_caption(caption) for caption in captions]
     text_embeds = embed_texts(model, processor, captions)  # (sum K_i, E)
 
     own_clip = [[clip] for clip in clip_of_caption]

@@ -22,6 +22,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
 from hf_audiolang.data.audio_io import AudioError, record_waveform
+from hf_audiolang.data.caption_text import clean_caption
 from hf_audiolang.data.captions import split_held_out
 from hf_audiolang.data.collate import Collator
 from hf_audiolang.data.records import RecordDataset, dataset_captions
@@ -37,7 +38,7 @@ from .config import SCENES, DataArguments, ModelArguments, RunConfig
 from .devices import num_available_cores
 from .interrupt import start_worker
 from .objectives import freeze_parameters
-from .outline import build_model_config, shrink
+from .outline import ModelOutline, build_model_config, shrink
 from .start import check_architecture, check_exists, load_pretrained, load_start_weights
 from .tokenizer import load_tokenizer, train_tokenizer
 
@@ -132,12 +133,15 @@ def scene_options(data: DataArguments) -> dict[str, tuple]:
 
 
 def build_processor(
-    config: RunConfig, feature_extractor: FeatureExtractionMixin, train_data: RecordDataset, has_tokenizer: bool = True
+    config: RunConfig,
+    feature_extractor: FeatureExtractionMixin,
+    train_data: RecordDataset,
+    outline: ModelOutline | None = None,
 ) -> AudioProcessor:
     """Feature extractor and tokenizer in one; what is still open is taken from the training data.
 
     Open may be the tokenizer (`tokenizer: train`) and the extractor's mean and standard deviation. Both depend on the
-    training data alone. A model that embeds no text has the feature extractor alone.
+    training data alone. A model that embeds no text, by its outline, has the feature extractor alone.
 
     Raises:
         OSError: if the tokenizer cannot be found.
@@ -146,13 +150,15 @@ def build_processor(
         clips = _waveforms(train_data, feature_extractor.sampling_rate, config.data.max_seconds)
         feature_extractor.set_statistics(*measure_statistics(feature_extractor, clips, MAX_MEASURED_CLIPS))
         logger.info(f"Measured features: mean {feature_extractor.mean:.3f}, divisor {feature_extractor.std:.3f}.")
-    if not has_tokenizer:
+    outline = outline or ModelOutline(needs_captions=True, needs_tokenizer=True)
+    if not outline.needs_tokenizer:
         return feature_extractor
     arguments = config.model
     if arguments.model:
         tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     elif arguments.tokenizer == "train":
-        captions = (caption for captions in dataset_captions(train_data) for caption in captions)
+        clean = clean_caption if outline.cleans_captions else str
+        captions = (clean(caption) for captions in dataset_captions(train_data) for caption in captions)
         tokenizer = train_tokenizer(captions, max_length=arguments.max_text_tokens)
         logger.info(f"Trained a tokenizer of {len(tokenizer)} types on the captions.")
     else:
@@ -213,6 +219,8 @@ def fit_vocabulary(model_config: PreTrainedConfig, tokenizer: PreTrainedTokenize
         for name, value in ids.items():
             if hasattr(part, name):
                 setattr(part, name, value)
+    if hasattr(model_config, "special_token_ids"):
+        model_config.special_token_ids = sorted({value for value in ids.values() if value is not None})
 
 
 def plan_batches(config: RunConfig, train_data: RecordDataset, accelerator: Accelerator) -> tuple[EpochSampler, int]:
@@ -260,6 +268,7 @@ def loader_maker(
     *,
     text_store: TextStore | None = None,
     needs_captions: bool = True,
+    cleans_captions: bool = False,
 ) -> Callable[[int], Iterable[dict]]:
     """The function the loop calls for its batches: number of batches used -> the remaining ones."""
     data = config.data
@@ -272,6 +281,7 @@ def loader_maker(
         seed=config.train.seed,
         text_store=text_store,
         needs_captions=needs_captions,
+        cleans_captions=cleans_captions,
     )
     num_batches = num_steps * config.train.gradient_accumulation_steps
 

@@ -51,6 +51,11 @@ class ModelArguments:
     caption_weight: float | None = _option(None, "Weight of the caption loss; None keeps the model config's.")
     masking_ratio: float | None = _option(None, "Share of tokens hidden from the student, in [0, 1); None: config's.")
     mask_style: str | None = _option(None, "How the hidden tokens are drawn, a name the model knows; None: config's.")
+    aggregation: str | None = _option(None, "How frames and words become one similarity (MGA-CLAP); None: config's.")
+    affinity_divisor: float | None = _option(None, "Divides affinities to codewords (MGA-CLAP); None: config's.")
+    hard_negative_gamma: float | None = _option(None, "Weight of hard negatives (MGA-CLAP), 0: none; None: config's.")
+    regularizer_weight: float | None = _option(None, "Weight of MGA-CLAP's embedding regulariser; None: config's.")
+    locality_blocks: int | None = _option(None, "Last blocks of the audio tower without attention; None: config's.")
 
 
 @dataclass
@@ -130,6 +135,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     **dict.fromkeys(("max_steps", "gradient_accumulation_steps", "log_steps", "train_size", "num_threads"), (1, None)),
     **dict.fromkeys(("warmup_steps", "save_steps", "eval_steps", "num_workers", "seed"), (0, None)),
     **dict.fromkeys(("contrastive_weight", "masked_weight", "caption_weight", "weight_decay"), (0, None)),
+    **dict.fromkeys(("hard_negative_gamma", "regularizer_weight", "locality_blocks"), (0, None)),
     **dict.fromkeys(("test_size", "composition_size", "zero_shot_size", "eval_size"), (2, None)),
     **dict.fromkeys(("lr_end_ratio", "ema_decay"), (0, 1)),
     "batch_size": (2, None),  # a contrastive loss needs a negative
@@ -140,7 +146,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "masking_ratio": (0, 0.99),
 }
 _METRICS = [f"{way}/{name}" for way in ("text_to_audio", "audio_to_text") for name in ("R@1", "R@5", "R@10", "mAP@10")]
-_POSITIVE = ("num_epochs", "learning_rate", "min_seconds", "max_seconds", "crop_step_seconds")
+_POSITIVE = ("num_epochs", "learning_rate", "min_seconds", "max_seconds", "crop_step_seconds", "affinity_divisor")
 _PAIRS = ("ema_decay", "adam_betas", "num_events")
 _EITHER_OR = (("max_steps", "num_epochs"), ("model_config", "model"))  # on the command line one puts out the other
 _STARTS = ("text_model", "audio_model", "audio_projection")  # weights of parts of a new model

@@ -14,7 +14,11 @@ from transformers.utils import ModelOutput
 from .config import ModelArguments
 
 # Run keys that are fields of the family's config: whatever the objective is, it is the model's own.
-OBJECTIVE_KEYS = ("contrastive_weight", "masked_weight", "caption_weight", "masking_ratio", "mask_style")
+OBJECTIVE_KEYS = (
+    "contrastive_weight", "masked_weight", "caption_weight", "masking_ratio", "mask_style", "aggregation",
+    "affinity_divisor", "hard_negative_gamma", "regularizer_weight",
+)  # fmt: skip
+TOWER_KEYS = ("locality_blocks",)  # those that are fields of the audio tower's config
 
 
 def override_objective(model_config: PreTrainedConfig, arguments: ModelArguments) -> None:
@@ -23,16 +27,20 @@ def override_objective(model_config: PreTrainedConfig, arguments: ModelArguments
     Raises:
         ValueError: if the model's config has no field of that name, or does not allow the values.
     """
-    given = {name: getattr(arguments, name) for name in OBJECTIVE_KEYS if getattr(arguments, name) is not None}
+    keys = (*OBJECTIVE_KEYS, *TOWER_KEYS)
+    given = {name: getattr(arguments, name) for name in keys if getattr(arguments, name) is not None}
+    tower = getattr(model_config, "audio_config", model_config)
+    owners = {name: tower if name in TOWER_KEYS else model_config for name in given}
     for name, value in given.items():
-        if not hasattr(model_config, name):
+        if not hasattr(owners[name], name):
             raise ValueError(
-                f"`{name}` is {value}, but a {type(model_config).__name__} has no such field. Remove the key from the "
+                f"`{name}` is {value}, but a {type(owners[name]).__name__} has no such field. Remove the key from the "
                 "run: this model's objective has no such part."
             )
     try:
         for name, value in given.items():
-            setattr(model_config, name, value)
+            setattr(owners[name], name, value)
+        tower.validate()
         model_config.validate()
     except StrictDataclassError as error:
         raise ValueError(
@@ -122,6 +130,7 @@ def _patterns_of(names: Iterable[str]) -> set[str]:
 
 __all__ = [
     "OBJECTIVE_KEYS",
+    "TOWER_KEYS",
     "check_freeze",
     "freeze_parameters",
     "has_unused_parameters",

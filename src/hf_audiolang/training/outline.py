@@ -33,6 +33,19 @@ SMOKE_SIZES = {
     "predictor_num_layers": 2,
     "predictor_num_heads": 3,
     "predictor_intermediate_size": 32,
+    "projection_dim": 24,
+    "num_codewords": 32,
+    "d_model": 24,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 3,
+    "encoder_ffn_dim": 32,
+}
+# Of an encoder whose sizes are lists: eight channels in four stages of one block, on its own spectrogram.
+SMOKE_HTSAT = {
+    "patch_embeds_hidden_size": 8,
+    "hidden_size": 64,
+    "depths": [1, 1, 1, 1],
+    "num_attention_heads": [1, 2, 2, 2],
 }
 STARTED_PARTS = ("text_model", "audio_model", "audio_projection")  # run keys named like the base model's parts
 
@@ -46,12 +59,14 @@ class ModelOutline:
         needs_tokenizer: the exported model has a text tower, so texts can be embedded and searched with it.
         text_embedding_size: width of the caption embeddings that the model takes; None if it takes none.
         text_embedding_model: name of the model whose embeddings it takes; None for those of any model.
+        cleans_captions: captions lose their punctuation before they become tokens.
     """
 
     needs_captions: bool
     needs_tokenizer: bool
     text_embedding_size: int | None = None
     text_embedding_model: str | None = None
+    cleans_captions: bool = False
 
 
 def outline_model(config: RunConfig) -> ModelOutline:
@@ -79,7 +94,8 @@ def outline_model(config: RunConfig) -> ModelOutline:
             "embeds no text, and validation is retrieval by text. Set `eval_steps` to 0 and `export` to 'last'."
         )
     if config.data.text_embeddings is None:
-        return ModelOutline(needs_captions, needs_tokenizer)
+        cleans = getattr(model_config, "clean_captions", False)
+        return ModelOutline(needs_captions, needs_tokenizer, cleans_captions=cleans)
     known = (model_config.text_embedding_size, model_config.text_embedding_model)
     return ModelOutline(needs_captions, needs_tokenizer, *known)
 
@@ -123,7 +139,8 @@ def _check_length(config: RunConfig, model_config: PreTrainedConfig) -> None:
         return
     seconds, rate = config.data.max_seconds, audio.feature_frame_rate_hz
     num_frames = int(round(seconds * rate, 6)) + 1  # both ends have a frame
-    if num_frames >= audio.max_frames + audio.patch_frames:
+    spare = getattr(audio, "patch_frames", 1)  # our ViT leaves out what does not fill a patch
+    if num_frames >= audio.max_frames + spare:
         raise ValueError(
             f"`max_seconds` is {seconds}, which is {num_frames} frames of features, but the position table covers "
             f"{audio.max_frames}, {audio.max_frames / rate:g} seconds. Train on shorter crops (`max_seconds`), or "
@@ -175,6 +192,8 @@ def _count_trained(model: PreTrainedModel, part: nn.Module, patterns: list[str])
 
 def _shrunk(numbers: dict) -> dict:
     """A config's dictionary with the smoke run's sizes, in all sub-configs."""
+    if numbers.get("model_type") == "htsat":
+        return numbers | SMOKE_HTSAT
     small = {}
     for name, value in numbers.items():
         if isinstance(value, dict):
@@ -187,6 +206,7 @@ def _shrunk(numbers: dict) -> dict:
 
 
 __all__ = [
+    "SMOKE_HTSAT",
     "SMOKE_SIZES",
     "STARTED_PARTS",
     "ModelOutline",

@@ -118,7 +118,7 @@ def pretrain(config: RunConfig) -> RunResult:
     processor = _shared_processor(
         config,
         accelerator,
-        lambda: build_processor(config, feature_extractor, train_data, outline.needs_tokenizer),
+        lambda: build_processor(config, feature_extractor, train_data, outline),
         outline.needs_tokenizer,
     )
     model = build_model(config, getattr(processor, "tokenizer", None))
@@ -128,6 +128,7 @@ def pretrain(config: RunConfig) -> RunResult:
 
     torch.manual_seed(config.train.seed + 1000 * accelerator.process_index)  # masks and dropout differ by process
     text = {"text_store": text_store, "needs_captions": outline.needs_captions}
+    text["cleans_captions"] = outline.cleans_captions
     result = train(
         model,
         loader_maker(config, processor, train_data, sampler, num_steps, **text),

@@ -1,0 +1,22 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""Cleaning of captions, as WavCaps and MGA-CLAP do it for training and retrieval (not for class names)."""
+
+import re
+
+# takes the space behind the mark too, so of two marks in a row only the first moves up, as in the authors' code
+_SPACE_BEFORE = re.compile(r'\s([,.!?;:"])(\s|$)')
+_PUNCTUATION = re.compile(r'[(,.!?;:|*")]')
+
+
+def clean_caption(caption: str) -> str:
+    """The caption in lower case, each of `( , . ! ? ; : | * " )` a space; double spaces become single ones, once.
+
+    Spaces at the ends stay and a triple leaves two, as in the authors' code: "A dog barks, then a man speaks." becomes
+    "a dog barks then a man speaks ".
+    """
+    joined = _SPACE_BEFORE.sub(r"\1\2", caption.lower()).replace("  ", " ")
+    return _PUNCTUATION.sub(" ", joined).replace("  ", " ")
+
+
+__all__ = ["clean_caption"]
