@@ -14,7 +14,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import nn
@@ -46,7 +46,8 @@ class FrameScoreOptions:
             frames are averaged.
         clip_window_seconds: for models without frame embeddings, the width of the clip around each frame.
         clip_hop_seconds: for models without frame embeddings, the duration of a frame.
-        batch_seconds: audio of one forward pass, filling included.
+        reading: audio of one forward pass, and what happens to bad clips of a data set. Its `max_seconds` bounds a
+            window too.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -56,11 +57,11 @@ class FrameScoreOptions:
     overlap: float = 0.0
     clip_window_seconds: float = 1.0
     clip_hop_seconds: float = 0.25
-    batch_seconds: float = 128.0
+    reading: AudioOptions = field(default_factory=AudioOptions)
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        for name in ("window_seconds", "clip_window_seconds", "clip_hop_seconds", "batch_seconds"):
+        for name in ("window_seconds", "clip_window_seconds", "clip_hop_seconds"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`{name}` must be positive, got {value}. Give a number of seconds.")
@@ -108,7 +109,7 @@ def score_frames(
         AudioError: if the recording cannot be read, is empty or not finite.
         ValueError: if `text_embeds` is not (C, E).
     """
-    reading = AudioOptions(on_bad_example="error")
+    reading = replace((options or FrameScoreOptions()).reading, on_bad_example="error")
     found = score_records(model, processor, [record], lambda _: text_embeds, options=options, reading=reading)
     return found.frame_scores[0]
 
@@ -129,8 +130,8 @@ def score_records(
         processor: holds the model's feature extractor, or is it.
         dataset: map-style sequence of `Record`; each is read once.
         text_embeds_of: record -> (C_i, E) unit-norm.
-        options: windows and batches.
-        reading: its rule for bad clips.
+        options: windows, batches and the rule for bad clips.
+        reading: instead of `options.reading`.
 
     Raises:
         AudioError: if a clip is bad and `reading.on_bad_example` is "error".
@@ -138,7 +139,7 @@ def score_records(
         ValueError: if no clip is readable.
     """
     options = options or FrameScoreOptions()
-    reader = _PieceReader(model, processor, dataset, options, reading or AudioOptions())
+    reader = _PieceReader(model, processor, dataset, replace(options, reading=reading or options.reading))
     sums: dict[int, np.ndarray] = {}  # dataset index -> (T, C)
     counts: dict[int, np.ndarray] = {}  # dataset index -> (T, 1): pieces that hold the frame
     texts: dict[int, np.ndarray] = {}
@@ -313,22 +314,23 @@ class _PieceReader(RecordReader):
         processor: AudioProcessor,
         dataset: Sequence[Record],
         options: FrameScoreOptions,
-        reading: AudioOptions,
     ) -> None:
-        super().__init__(dataset, feature_extractor_of(processor).sampling_rate, reading)
+        super().__init__(dataset, feature_extractor_of(processor).sampling_rate, options.reading)
         self.model = model
         self.extractor = feature_extractor_of(processor)
         self.cutting = options
         self.has_frames = hasattr(model, "get_audio_frame_features")
         self.min_samples = min_samples_of(processor)
-        longest = longest_seconds(processor, replace(reading, max_seconds=options.window_seconds))
-        self.window_seconds = longest or WINDOW_SECONDS
+        longest = longest_seconds(processor, options.reading)
+        self.window_seconds = min(seconds for seconds in (longest, options.window_seconds, math.inf) if seconds)
+        if math.isinf(self.window_seconds):
+            self.window_seconds = WINDOW_SECONDS
         self.layouts: dict[int, _Layout] = {}
         self.started: dict[int, Record] = {}
-        self.batch_samples = int(options.batch_seconds * self.sampling_rate)
-        if not self.has_frames and longest:  # such an extractor fills every clip to its limit
-            share = min(1.0, options.clip_window_seconds / longest)
-            self.batch_samples = int(self.batch_samples * share)
+        self.clip_seconds = min(options.clip_window_seconds, longest or math.inf)
+        self.batch_samples = int(options.reading.batch_seconds * self.sampling_rate)
+        if not self.has_frames and longest:  # CLAP's extractor fills every clip to its limit
+            self.batch_samples = int(self.batch_samples * self.clip_seconds / longest)
 
     def __iter__(self) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
         for index in range(len(self.dataset)):
@@ -363,7 +365,7 @@ class _PieceReader(RecordReader):
     def _piece(self, record: Record, layout: _Layout, start: int) -> np.ndarray:
         """(S,) samples of the window that begins with frame `start`, or of the clip around that frame."""
         if not self.has_frames:
-            width = self.cutting.clip_window_seconds
+            width = self.clip_seconds
             begin = (start + 0.5) / layout.frame_rate_hz - width / 2
             begin = max(0.0, min(begin, layout.seconds - width))
             return record_waveform(record, self.sampling_rate, begin, width)
