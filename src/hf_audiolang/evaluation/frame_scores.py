@@ -371,9 +371,7 @@ class _PieceReader(RecordReader):
             return record_waveform(record, self.sampling_rate, begin, width)
         if len(layout.starts) == 1:
             piece = record_waveform(record, self.sampling_rate)
-            one_frame = math.ceil(self.sampling_rate / layout.frame_rate_hz)
-            is_short = len(piece) < one_frame and not stretches_input(self.model)
-            return repeated_to(piece, max(self.min_samples, one_frame if is_short else 0))
+            return repeated_to(piece, self.min_samples)
         begin, width = start / layout.frame_rate_hz, layout.window_frames / layout.frame_rate_hz
         piece = record_waveform(record, self.sampling_rate, begin, width)
         if stretches_input(self.model):  # all windows of one length, the last one too: they share a frame rate
