@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from tiny import (
+    tiny_ast_config,
     tiny_batch,
     tiny_m2d_clap_audio_config,
     tiny_m2d_clap_config,
     tiny_processor,
     tiny_slap_audio_config,
     tiny_slap_config,
+    tiny_whisper_config,
 )
 from transformers import AutoModel
 
@@ -26,6 +28,7 @@ from hf_audiolang import (
     M2dClapAudioModel,
     M2dClapForPreTraining,
     M2dClapModel,
+    NativeAudioModel,
     SlapAudioModel,
     SlapForPreTraining,
     SlapModel,
@@ -72,6 +75,7 @@ AUTO_CLASSES = {
     M2dClapAudioModel: "AutoModel",
     M2dClapModel: "AutoModel",
     M2dClapForPreTraining: "AutoModelForPreTraining",
+    NativeAudioModel: "AutoModel",
     SlapAudioModel: "AutoModel",
     SlapModel: "AutoModel",
     SlapForPreTraining: "AutoModelForPreTraining",
@@ -83,9 +87,22 @@ CONFIGS = {
     M2dClapAudioModel: tiny_m2d_clap_audio_config(),
     M2dClapModel: tiny_m2d_clap_config(),
     M2dClapForPreTraining: tiny_m2d_clap_config(),
+    NativeAudioModel: tiny_ast_config(locality_blocks=1),
     SlapAudioModel: tiny_slap_audio_config(),
     SlapModel: tiny_slap_config(),
     SlapForPreTraining: tiny_slap_config(),
+}
+# folder -> system on a tower that is not its own, which the configuration's file alone must find
+ON_OTHER_TOWERS = {
+    "slap_on_ast": (SlapModel, tiny_slap_config(audio_config=tiny_ast_config(locality_blocks=1), masked_weight=0.0)),
+    "m2d_clap_on_whisper": (
+        M2dClapModel,
+        tiny_m2d_clap_config(audio_config=tiny_whisper_config(), masked_weight=0.0, masking_ratio=0.0),
+    ),
+}
+CASES = {
+    **{cls.__name__: (cls, AUTO_CLASSES[cls], config) for cls, config in CONFIGS.items()},
+    **{folder: (cls, AUTO_CLASSES[cls], config) for folder, (cls, config) in ON_OTHER_TOWERS.items()},
 }
 
 
@@ -99,15 +116,15 @@ def make_inputs(config) -> dict[str, torch.Tensor]:
 def exported(tmp_path_factory):
     """A folder per public class, loaded and run once by one process that cannot import the package."""
     root = tmp_path_factory.mktemp("remote")
-    for model_class, config in CONFIGS.items():
+    for name, (model_class, _, config) in CASES.items():
         torch.manual_seed(2)
         model = model_class(config).eval()
-        folder = root / model_class.__name__
-        export_with_code(model, tiny_processor() if model_class is SlapModel else None, folder)
+        folder = root / name
+        export_with_code(model, tiny_processor() if name == "SlapModel" else None, folder)
         torch.save(make_inputs(config), folder / "inputs.pt")
     script = root / "script.py"
     script.write_text(REFUSE + SCRIPT)
-    classes = json.dumps({model_class.__name__: auto_class for model_class, auto_class in AUTO_CLASSES.items()})
+    classes = json.dumps({name: auto_class for name, (_, auto_class, _) in CASES.items()})
     done = subprocess.run(
         [sys.executable, "-I", str(script), str(root), classes],
         capture_output=True,
@@ -125,11 +142,11 @@ def exported(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("model_class", AUTO_CLASSES, ids=lambda model_class: model_class.__name__)
-def test_model_loads_without_the_package(exported, model_class):
-    folder = exported / model_class.__name__
+@pytest.mark.parametrize("name", CASES)
+def test_model_loads_without_the_package(exported, name):
+    folder = exported / name
     result = torch.load(folder / "result.pt", weights_only=True)
-    model = model_class.from_pretrained(folder).eval()  # the same memory alignment, the same rounding
+    model = CASES[name][0].from_pretrained(folder).eval()  # the same memory alignment, the same rounding
     torch.manual_seed(7)
     with torch.no_grad():
         outputs = model(**torch.load(folder / "inputs.pt", weights_only=True))
