@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny import tiny_m2d_clap_config, tiny_slap_config, tiny_tokenizer
+from tiny import tiny_ast_config, tiny_m2d_clap_config, tiny_slap_config, tiny_tokenizer
 from torch import nn
 from transformers.audio_utils import mel_filter_bank
 
@@ -140,6 +140,9 @@ def test_models_without_such_attention_are_refused(processor):
     mean = M2dClapModel(tiny_m2d_clap_config(projector_config={"projector_type": "mean", "hidden_size": 24}))
     with pytest.raises(ValueError, match="Only the 'transformer' projector attends"):
         explain(mean, processor, clip)
+    other = tiny_m2d_clap_config(audio_config=tiny_ast_config(), masked_weight=0.0, masking_ratio=0.0)
+    with pytest.raises(ValueError, match=r"encoder 'native_audio' has no place.*M2D's encoder"):
+        explain(M2dClapModel(other), processor, clip)
     no_text = M2dClapModel(tiny_m2d_clap_config(text_config=None))
     assert explain(no_text, processor.feature_extractor, clip).attention.shape == (5, 4)  # an extractor alone will do
     with pytest.raises(ValueError, match="has no text encoder"):

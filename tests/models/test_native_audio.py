@@ -385,6 +385,20 @@ def test_similarities_are_those_of_ast_only():
 
 
 @pytest.mark.parametrize("name", BUILDERS)
+def test_native_weights_come_in_as_they_are(name):
+    config = BUILDERS[name]()
+    torch.manual_seed(8)
+    native = {"ast": ASTModel, "whisper": WhisperModel}[name](config.encoder_config).eval()
+    model = NativeAudioModel.from_native(native, padding_value=-0.5)
+    expected = (native if name == "ast" else native.encoder).state_dict()
+    assert list(model.encoder.state_dict()) == list(expected)
+    for tensor, value in expected.items():
+        assert torch.equal(model.encoder.state_dict()[tensor], value), tensor
+    assert model.config.padding_value == -0.5
+    assert not model.training
+
+
+@pytest.mark.parametrize("name", BUILDERS)
 def test_tower_loads_from_a_system_and_refuses_a_checkpoint_without_it(name, tmp_path):
     config = tiny_slap_config(audio_config=BUILDERS[name](), masked_weight=0.0)
     torch.manual_seed(4)

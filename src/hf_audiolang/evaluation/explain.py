@@ -138,7 +138,8 @@ def explain(
 
     Raises:
         AudioError: if the clip cannot be read.
-        ValueError: if the model has no such attention, cannot embed the captions, or `max_seconds` is not positive.
+        ValueError: if the model has no such attention, or not M2D's patches to show it on, cannot embed the captions,
+            or `max_seconds` is not positive.
     """
     if not hasattr(model, "get_projector_attention"):
         raise ValueError(
@@ -146,6 +147,11 @@ def explain(
             'whose projector is of type "transformer".'
         )
     extractor, audio_config = feature_extractor_of(processor), model.config.audio_config
+    if not all(hasattr(audio_config, field) for field in ("max_frames", "patch_frames", "patch_mel_bins")):
+        raise ValueError(
+            f"The attention of a model with the encoder {audio_config.model_type!r} has no place on the spectrogram "
+            "here. Give a model with M2D's encoder."
+        )
     options = AudioOptions(max_seconds=max_seconds)  # refuses durations that are not positive
     rate, hop = extractor.sampling_rate, extractor.hop_length
     waveform = record_waveform(record, rate, duration_seconds=longest_seconds(processor, options))

@@ -57,7 +57,7 @@ class NativeAudioModel(StrictTowersMixin, PreTrainedModel):
     The native models have a fixed input length and know no padding mask: what a short clip is filled up with takes
     part in attention, as in their own training. Clips of a batch never see each other, and how long the others are
     changes nothing. Outputs beyond a clip's end are left out by the masks; output frame k is real if the first input
-    frame of its patch is.
+    frame of its patch is. Published weights come in by `from_native`.
 
     Example:
         >>> ast = {"model_type": "audio-spectrogram-transformer", "hidden_size": 24, "num_hidden_layers": 2,
@@ -83,6 +83,18 @@ class NativeAudioModel(StrictTowersMixin, PreTrainedModel):
         self.encoder = _native_encoder(config)
         self.post_init()
         self._freeze_unused()
+
+    @classmethod
+    def from_native(cls, native: PreTrainedModel, **fields) -> "NativeAudioModel":
+        """An audio tower with the weights of a native model.
+
+        Args:
+            native: an `ASTModel`, a `WhisperModel` or a Whisper encoder, as `from_pretrained` gave it.
+            **fields: of the `NativeAudioConfig`, other than `encoder_config`.
+        """
+        model = cls(NativeAudioConfig(encoder_config=native.config, **fields))
+        model.encoder.load_state_dict(getattr(native, "encoder", native).state_dict())
+        return model.train(native.training)
 
     def train(self, mode: bool = True) -> "NativeAudioModel":
         """Switches the mode; what can have no gradient, and Whisper's sine table, stays without."""

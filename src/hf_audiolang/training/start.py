@@ -148,14 +148,15 @@ def _load_whole(key: str, name: str, family: type) -> PreTrainedModel:
 def _copy_part(key: str, name: str, source: PreTrainedModel, target: PreTrainedModel) -> None:
     """Copies the state of `source`, or of its part called `key` where it is a system, into `target`.
 
-    Positions of an encoder are resized to the target's length.
+    Positions of an encoder are resized to the target's length, where the encoder can do that.
     """
     part, advice = _PARTS[key]
     config = source.config
     if isinstance(getattr(source, key, None), nn.Module):
         source, config = getattr(source, key), getattr(config, _CONFIGS[key], config)
     max_frames = getattr(target.config, "max_frames", None)
-    if max_frames is not None and max_frames != getattr(config, "max_frames", max_frames):
+    differs = max_frames is not None and max_frames != getattr(config, "max_frames", max_frames)
+    if differs and hasattr(source, "resize_positions"):
         source.resize_positions(max_frames)
     expected, found = target.state_dict(), source.state_dict()
     misfits = _misfits(expected, found)
