@@ -25,6 +25,8 @@ ALLOWED = {
     "benchmarks": {"models", "data", "evaluation", "training"},
     "model_card": {"models"},
     "auto": {"models", "pipelines"},
+    "pipelines": {"models", "data", "evaluation"},
+    "detection": {"models", "data", "evaluation", "inference"},
     "convert": {"models"},
 }
 # transformers fixes the signature of these

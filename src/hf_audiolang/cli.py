@@ -1,10 +1,12 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""The command `hf-audiolang`: its sub-commands and options; what they do is in `commands_files` and `commands_runs`.
+"""The command `hf-audiolang`: its sub-commands and options; what they do is in the modules `commands_...`.
 
     hf-audiolang classify FILE... --labels "a dog barking, a siren" --model DIR
     hf-audiolang embed FOLDER --model DIR --output sounds.safetensors
     hf-audiolang search "rain on a roof" FOLDER --model DIR
+    hf-audiolang detect FILE... --labels "dog, siren" --model DIR
+    hf-audiolang ground FILE "a dog barks twice" --model DIR
     hf-audiolang explain FILE --model DIR
     hf-audiolang map FOLDER --model DIR
     hf-audiolang compare RUN RUN...
@@ -52,6 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
         _add_classify,
         _add_embed,
         _add_search,
+        _add_detect,
+        _add_ground,
         _add_explain,
         _add_map,
         _add_compare,
@@ -92,6 +96,41 @@ def _add_search(commands) -> None:
     search.add_argument("--top", type=int, default=10, help="number of hits (default: %(default)s)")
     _add_model_arguments(search)
     _add_json_argument(search)
+
+
+def _add_detect(commands) -> None:
+    detect = _add_command(commands, "detect", "events", "tell which of your labels is heard when in a sound file")
+    detect.add_argument("files", nargs="+", metavar="FILE|FOLDER", help="sound files, or folders with sound files")
+    detect.add_argument("--labels", nargs="+", required=True, help='words for the sounds: "dog, siren"')
+    detect.add_argument(
+        "--template",
+        nargs="+",
+        default=["{label}"],
+        help="sentence around a label, several for an ensemble, or default7 (default: %(default)s)",
+    )
+    _add_event_arguments(detect)
+
+
+def _add_ground(commands) -> None:
+    ground = _add_command(commands, "ground", "events", "tell when what a phrase says is heard in a sound file")
+    ground.add_argument("files", nargs=1, metavar="FILE", help="a sound file, or a folder with sound files")
+    ground.add_argument("phrases", nargs="+", metavar="PHRASE", help='what to look for: "a dog barks twice"')
+    _add_event_arguments(ground)
+
+
+def _add_event_arguments(command: argparse.ArgumentParser) -> None:
+    for name, default, text in (
+        ("--threshold", 0.3, "least similarity that counts, in (0, 1); depends on the model"),
+        ("--median", 0.0, "seconds of the median filter over the scores, 0 for none"),
+        ("--join", 0.5, "gaps shorter than this many seconds are closed"),
+        ("--min_seconds", 0.0, "shorter sounds are dropped"),
+        ("--overlap", 0.0, "share of a window that the next one repeats, for files longer than a window"),
+    ):
+        command.add_argument(name, type=float, default=default, help=f"{text} (default: %(default)s)")
+    command.add_argument("--output", default=None, metavar="OUT", help="also write them: .csv, .json, .txt (Audacity)")
+    command.add_argument("--plot", default=None, metavar="OUT.png", help="also draw them; for several files a folder")
+    _add_model_arguments(command, long_audio=False)
+    _add_json_argument(command)
 
 
 def _add_explain(commands) -> None:
@@ -179,10 +218,6 @@ def _add_model_arguments(command: argparse.ArgumentParser, *, long_audio: bool =
 def _add_json_argument(command: argparse.ArgumentParser, text: str = "print JSON") -> None:
     command.add_argument("--json", action="store_true", help=text)
 
-
-ADDERS = (
-    _add_classify, _add_embed, _add_search, _add_explain, _add_map, _add_compare, _add_convert, _add_bench,
-)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

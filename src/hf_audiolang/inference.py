@@ -128,7 +128,7 @@ def classify_files(
     """
     if not labels:
         raise ValueError("`labels` is empty, got 0 labels. Name at least one sound, such as 'a dog barking'.")
-    model, processor = _loaded(model, processor)
+    model, processor = loaded_model(model, processor)
     check_text_input(model, processor)  # before the files are read
     embedded = embed_files(files, model, processor, options=options)
     similarities = embedded.embeds @ embed_classes(model, processor, labels, templates, label_text=str).T  # (N, C)
@@ -161,7 +161,7 @@ def embed_files(
         ValueError: if not one file is readable.
     """
     records = [Record(id=str(path), audio=path) for path in find_audio_files(files)]
-    model, processor = _loaded(model, processor)
+    model, processor = loaded_model(model, processor)
     options = replace(options or AudioOptions(), max_bad_fraction=1.0)  # the caller gets the failures, however many
     embedded = embed_records(model, processor, records, options=options)
     names = [record.id for record in embedded.records]
@@ -195,7 +195,7 @@ def search_files(
             model.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
-    model, processor = _loaded(model, processor)
+    model, processor = loaded_model(model, processor)
     check_text_input(model, processor)
     gallery = files if isinstance(files, FileEmbeddings) else embed_files(files, model, processor, options=options)
     _check_same_model(gallery, model)
@@ -240,6 +240,23 @@ def load_model(model: str | Path, device: str | torch.device | None = None) -> t
             "export the model again."
         )
     return loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), processor
+
+
+def loaded_model(
+    model: str | Path | PreTrainedModel, processor: AudioProcessor | None
+) -> tuple[PreTrainedModel, AudioProcessor]:
+    """The model and processor themselves, or those of a folder or Hub id, by `load_model`.
+
+    Raises:
+        ValueError: if a loaded model comes without its processor.
+    """
+    if isinstance(model, str | Path):
+        return load_model(model)
+    if processor is None:
+        raise ValueError(
+            f"`processor` is missing beside a loaded {type(model).__name__}. Pass it too, or give the model's folder."
+        )
+    return model, processor
 
 
 def weights_fingerprint(model: nn.Module) -> str:
@@ -302,18 +319,6 @@ def check_embedding_path(path: str | Path) -> None:
         )
 
 
-def _loaded(
-    model: str | Path | PreTrainedModel, processor: AudioProcessor | None
-) -> tuple[PreTrainedModel, AudioProcessor]:
-    if isinstance(model, str | Path):
-        return load_model(model)
-    if processor is None:
-        raise ValueError(
-            f"`processor` is missing beside a loaded {type(model).__name__}. Pass it too, or give the model's folder."
-        )
-    return model, processor
-
-
 def _check_same_model(gallery: FileEmbeddings, model: nn.Module) -> None:
     """Refuses embeddings of another model: they may have the same width, but similarities would mean nothing."""
     fingerprint = weights_fingerprint(model)
@@ -366,6 +371,7 @@ __all__ = [
     "find_audio_files",
     "load_embeddings",
     "load_model",
+    "loaded_model",
     "save_embeddings",
     "search_files",
     "weights_fingerprint",

@@ -113,18 +113,8 @@ def write_events(events_by_file: Mapping[str, Sequence[DetectedEvent]], path: st
     Raises:
         ValueError: for another suffix, or several recordings in a label track.
     """
-    path = Path(path)
+    path = check_events_path(path, len(events_by_file))
     suffix = path.suffix.lower()
-    if suffix not in EVENT_FILES:
-        raise ValueError(
-            f"`path` ends with {path.suffix!r}, of {path.name!r}. Choose one of {list(EVENT_FILES)}: table, JSON, "
-            "Audacity label track."
-        )
-    if suffix == ".txt" and len(events_by_file) > 1:
-        raise ValueError(
-            f"`path` {path.name!r} is an Audacity label track, which holds one recording, got {len(events_by_file)}. "
-            "Write .csv or .json, or one .txt for each."
-        )
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [(str(file), event) for file, events in events_by_file.items() for event in events]
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -137,6 +127,26 @@ def write_events(events_by_file: Mapping[str, Sequence[DetectedEvent]], path: st
             file.write(json.dumps(listed, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
         else:
             file.writelines(f"{e.start:.6f}\t{e.end:.6f}\t{' '.join(e.label.split())}\n" for _, e in rows)
+    return path
+
+
+def check_events_path(path: str | Path, num_files: int = 1) -> Path:
+    """The path itself if detections of so many recordings can be written to it.
+
+    Raises:
+        ValueError: for an unknown suffix, or several recordings in a label track.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in EVENT_FILES:
+        raise ValueError(
+            f"`path` ends with {path.suffix!r}, of {path.name!r}. Choose one of {list(EVENT_FILES)}: table, JSON, "
+            "Audacity label track."
+        )
+    if path.suffix.lower() == ".txt" and num_files > 1:
+        raise ValueError(
+            f"`path` {path.name!r} is an Audacity label track, which holds one recording, got {num_files}. "
+            "Write .csv or .json, or one .txt for each."
+        )
     return path
 
 
@@ -164,4 +174,4 @@ def _events_of_label(scores: np.ndarray, edges: np.ndarray, label: str, rule: Ev
     return [event for event in events if round(event.end - event.start, TIME_DECIMALS) >= rule.min_seconds]
 
 
-__all__ = ["EVENT_FILES", "DetectedEvent", "EventRule", "find_events", "write_events"]
+__all__ = ["EVENT_FILES", "DetectedEvent", "EventRule", "check_events_path", "find_events", "write_events"]

@@ -59,11 +59,13 @@ def mel_centres_hz(extractor: object, num_mel_bins: int) -> np.ndarray:
     """Centre frequency (F,) of each mel bin in Hz.
 
     Args:
-        extractor: has `f_min`, `f_max` in Hz and, unless it is Slaney's, `mel_scale`.
+        extractor: has `f_min`, `f_max` (or CLAP's `frequency_min`, `frequency_max`) in Hz and, unless it is Slaney's,
+            `mel_scale`.
         num_mel_bins: F.
     """
     scale = getattr(extractor, "mel_scale", "slaney")
-    low, high = (hertz_to_mel(hertz, scale) for hertz in (extractor.f_min, extractor.f_max))
+    names = ("f_min", "f_max") if hasattr(extractor, "f_min") else ("frequency_min", "frequency_max")
+    low, high = (hertz_to_mel(getattr(extractor, name), scale) for name in names)
     return mel_to_hertz(np.linspace(low, high, num_mel_bins + 2)[1:-1], scale)
 
 
@@ -80,6 +82,8 @@ def draw_level(
         colour_map: one of matplotlib's, or its name.
     """
     level_db = level_db.T - level_db.max()  # (F, T)
+    if not level_db.any():  # silence has no peak
+        level_db = level_db - RANGE_DB
     image = axes.imshow(
         level_db, origin="lower", aspect="auto", cmap=colour_map, vmin=max(-RANGE_DB, level_db.min()), vmax=0,
         extent=(0, seconds, -0.5, len(level_db) - 0.5), interpolation="nearest",

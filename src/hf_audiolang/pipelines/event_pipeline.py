@@ -1,0 +1,142 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""What the pipelines that find texts in recordings share.
+
+texts, once per call -> embed_labels -> (C, E)
+recording -> Record -> score_records -> FrameScores (T, C) -> find_events -> [{"label", "score", "start", "end"}, ...]
+
+A recording is a path, the bytes of a file, {"array", "sampling_rate"}, {"bytes", "path"}, a torchcodec decoder, or an
+array at the feature extractor's rate. A file of any length is read window by window.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoProcessor, FeatureExtractionMixin, Pipeline, PreTrainedTokenizerBase
+
+from hf_audiolang.data.records import Record
+from hf_audiolang.evaluation.capabilities import check_text_input
+from hf_audiolang.evaluation.embed import AudioOptions
+from hf_audiolang.evaluation.events import EventRule, find_events
+from hf_audiolang.evaluation.frame_scores import BARE_LABEL, FrameScoreOptions, embed_labels, score_records
+from hf_audiolang.evaluation.metrics.psds import FrameScores
+
+RULE_NAMES = tuple(field.name for field in fields(EventRule))
+OPTION_NAMES = ("window_seconds", "overlap", "clip_window_seconds", "clip_hop_seconds")
+LOADING_NAMES = ("local_files_only",)  # `transformers.pipeline` hands it on after it has loaded the model
+
+
+@dataclass(frozen=True)
+class PipelineProcessor:
+    """The two parts that make model inputs of sounds and texts, as a processor has them; None if not given."""
+
+    feature_extractor: FeatureExtractionMixin | None
+    tokenizer: PreTrainedTokenizerBase | None
+
+
+class EventPipeline(Pipeline):
+    """Finds texts in recordings; a subclass says what its texts are called.
+
+    Parameters of a call, or of the pipeline itself as defaults: the texts; `hypothesis_template`, one sentence or
+    several with `{}` where a text goes; the fields of `EventRule` (`threshold`, `median_seconds`, `join_seconds`,
+    `min_seconds`) and of `FrameScoreOptions` (`window_seconds`, `overlap`, `clip_window_seconds`,
+    `clip_hop_seconds`).
+    """
+
+    text_parameter: str
+    label_text: Callable[[str], str] | None = None  # text -> words in the prompt; None: `_` becomes a space
+
+    _load_processor = False  # a processor given is taken, otherwise its parts are loaded: see `__init__`
+    _load_feature_extractor = None
+    _load_tokenizer = None
+    _load_image_processor = False
+    _load_video_processor = False
+    _defaults: Mapping[str, object] | None = None
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        if isinstance(self.processor, str):
+            self.processor = AutoProcessor.from_pretrained(self.processor)
+        if self.processor is not None:  # said by the caller, so it counts more than what lies beside the model
+            self.feature_extractor, self.tokenizer = self.processor.feature_extractor, self.processor.tokenizer
+        self._parts = PipelineProcessor(self.feature_extractor, self.tokenizer)
+        if self.feature_extractor is None:
+            raise ValueError(
+                f"`feature_extractor` is missing beside a {type(self.model).__name__}. Pass `feature_extractor` and "
+                "`tokenizer`, or `processor`, or give the model as a folder that has them."
+            )
+        check_text_input(self.model, self._parts)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:
+        """Writes the model and both parts; no code is copied, the pipeline is found where this package is imported."""
+        for part in (self.model, self.tokenizer, self.feature_extractor):
+            part.save_pretrained(save_directory, **kwargs)
+        if self.processor is not None:
+            self.processor.save_pretrained(save_directory, **kwargs)
+
+    def _sanitize_parameters(self, **parameters: object) -> tuple[dict, dict, dict]:
+        """Checks a call's parameters and embeds its texts: once per call, before any audio is read."""
+        known = (self.text_parameter, "hypothesis_template", *RULE_NAMES, *OPTION_NAMES)
+        unknown = [name for name in parameters if name not in (*known, *LOADING_NAMES)]
+        if unknown:
+            raise TypeError(f"Unknown parameter `{unknown[0]}` of {self.task!r}. Choose from {list(known)}.")
+        asked = {**(self._defaults or {}), **parameters}
+        rule = EventRule(**{name: asked[name] for name in RULE_NAMES if name in asked})
+        windows = {name: asked[name] for name in OPTION_NAMES if name in asked}
+        options = FrameScoreOptions(**windows, reading=AudioOptions(on_bad_example="error"))
+        if self._defaults is None:  # called by the constructor, which has no tokenizer yet
+            self._defaults = parameters
+            return {}, {}, {}
+        texts = self._texts(asked)
+        template = asked.get("hypothesis_template", BARE_LABEL)
+        text_embeds = embed_labels(self.model, self._parts, texts, template, self.label_text)  # (C, E)
+        return {}, {"text_embeds": text_embeds, "options": options}, {"texts": texts, "rule": rule}
+
+    def _texts(self, asked: Mapping[str, object]) -> Sequence[str]:
+        """The texts of a call.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if self.text_parameter not in asked:
+            raise ValueError(f"`{self.text_parameter}` is missing. Give what to listen for, as ['dog', 'rain'].")
+        return asked[self.text_parameter]
+
+    def preprocess(self, audio: object) -> dict[str, Record]:
+        """The recording as a record; it is read in `_forward`, window by window.
+
+        Args:
+            audio: one of the forms that the pipeline takes.
+        """
+        if isinstance(audio, torch.Tensor):
+            audio = audio.numpy(force=True)
+        row = {"audio": audio, "sampling_rate": self.feature_extractor.sampling_rate}
+        return {"record": Record.from_row(row, default_id="audio")}
+
+    def _forward(
+        self, model_inputs: dict[str, Record | list[Record]], text_embeds: np.ndarray, options: FrameScoreOptions
+    ) -> dict[str, FrameScores | list[FrameScores]]:
+        """Frame scores of one record, or of those of a batch together."""
+        records = model_inputs["record"]
+        is_batch = isinstance(records, list)
+        dataset = records if is_batch else [records]
+        scored = score_records(self.model, self._parts, dataset, lambda _: text_embeds, options=options)
+        return {"frame_scores": scored.frame_scores if is_batch else scored.frame_scores[0]}
+
+    def postprocess(
+        self, model_outputs: dict[str, FrameScores], texts: Sequence[str], rule: EventRule
+    ) -> list[dict[str, str | float]]:
+        """Events of one recording, sorted by start.
+
+        Args:
+            model_outputs: frame scores of one recording.
+            texts: C names of the columns.
+            rule: when frames count as an event.
+        """
+        return [event.to_dict() for event in find_events(model_outputs["frame_scores"], texts, rule)]
+
+
+__all__ = ["EventPipeline", "PipelineProcessor"]
