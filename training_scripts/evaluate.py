@@ -5,9 +5,10 @@
     python training_scripts/evaluate.py runs/slap_scenes/model
     python training_scripts/evaluate.py runs/slap_scenes/model --data my_sounds --output_dir runs/my_evaluation
 
-The embedded data gives retrieval, order, unseen pairs, zero-shot and frame scores and a linear probe (extra `eval`);
-a folder with captions (metadata.csv or metadata.jsonl), a `datasets` folder or a Hub id gives retrieval. A model
-without text encoder, such as an audio encoder alone, gets the probe.
+The embedded data gives retrieval, order, unseen pairs, zero-shot, frame, detection and grounding scores and a linear
+probe (extra `eval`); a folder with captions (metadata.csv or metadata.jsonl), a `datasets` folder or a Hub id gives
+retrieval, and detection or grounding where it has columns `events` or `phrases`. A model without text encoder, such
+as an audio encoder alone, gets the probe.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from hf_audiolang.evaluation.capabilities import check_text_input
 from hf_audiolang.evaluation.embed import BAD_EXAMPLE_RULES, LONG_AUDIO_RULES, AudioOptions
 from hf_audiolang.evaluation.figures import plot_test_scene
 from hf_audiolang.evaluation.report import (
-    evaluate_retrieval_only,
+    evaluate_own_data,
     evaluate_sound_scenes,
     markdown_table,
     write_report,
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
             caption_column=options.caption_column,
             on_bad_example=options.on_bad_example,
         )
-        report = evaluate_retrieval_only(model, processor, dataset, data=options.data, options=reading)
+        report = evaluate_own_data(model, processor, dataset, data=options.data, options=reading)
     paths = write_report(report, output_dir)
     print(markdown_table(report))
     print("written: " + ", ".join(str(path) for path in paths))
@@ -97,7 +98,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="default: `evaluation` beside the model, or evaluation/NAME for OWNER/NAME of the Hub",
     )
     parser.add_argument("--device", default=None, help="default: cuda if there is one")
-    parser.add_argument("--test_size", type=int, default=300, help="clips of the retrieval and frame test")
+    parser.add_argument(
+        "--test_size", type=int, default=300, help="clips of the retrieval, frame, detection and grounding tests"
+    )
     parser.add_argument("--composition_size", type=int, default=200, help="clips with unseen pairs of sounds")
     parser.add_argument("--zero_shot_size", type=int, default=256, help="single-event clips")
     parser.add_argument("--duration", type=float, nargs=2, default=(2.0, 8.0), help="seconds, shortest and longest")

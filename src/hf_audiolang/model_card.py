@@ -23,6 +23,9 @@ CARD_METRICS = {
     "audio_to_text/R@10": ("audio-to-text-retrieval", "recall_at_10", "retrieval"),
     "composition/text_to_audio/R@10": ("text-to-audio-retrieval", "recall_at_10", "composition/retrieval"),
     "frame/mAP": ("sound-event-detection", "mean_average_precision", "frame"),
+    "detection/PSDS1_no_spread": ("sound-event-detection", "psds1_no_spread", "detection"),
+    "detection/PSDS2": ("sound-event-detection", "psds2", "detection"),
+    "grounding/PSDSm": ("text-to-audio-grounding", "psdsm", "grounding"),
 }
 SHOWN_SETTINGS = (
     "train_data", "learning_rate", "warmup_steps", "lr_end_ratio", "weight_decay", "adam_betas", "max_grad_norm",

@@ -16,7 +16,7 @@ from hf_audiolang import AudioLangProcessor, LogMelFeatureExtractor, M2dClapAudi
 from hf_audiolang.evaluation.capabilities import has_text_encoder, why_no_text
 from hf_audiolang.evaluation.embed import embed_records, embed_texts
 from hf_audiolang.evaluation.report import (
-    evaluate_retrieval_only,
+    evaluate_own_data,
     evaluate_sound_scenes,
     markdown_table,
     metrics_of,
@@ -97,16 +97,18 @@ def test_a_report_without_text_is_the_probe_and_names_what_is_left_out(without_t
     assert set(metrics_of(report)) == {"probe/accuracy", "probe/balanced_accuracy"}
     assert report["chance"]["probe/accuracy"] == 1 / 32
     assert report["probe/accuracy"] > 0.06  # 64 training clips, an untrained encoder
-    assert set(report["left_out"]) == {"zero_shot", "retrieval", "composition/retrieval", "frame"}
+    assert set(report["left_out"]) == {
+        "zero_shot", "retrieval", "composition/retrieval", "frame", "detection", "grounding",
+    }  # fmt: skip
     assert report["ceiling"] == {}
     table = markdown_table(report)
     assert "| linear probe accuracy |" in table
     assert (
-        f"- Left out: zero_shot, retrieval, composition/retrieval, frame. `model` (a {type(model).__name__}) has no"
-        in table
+        "- Left out: zero_shot, retrieval, composition/retrieval, frame, detection, grounding. "
+        f"`model` (a {type(model).__name__}) has no" in table
     )
     assert str(folder.parent) not in table  # tables are published
-    own = evaluate_retrieval_only(model, processor, [record(0, captions=("a dog",))])
+    own = evaluate_own_data(model, processor, [record(0, captions=("a dog",))])
     assert metrics_of(own) == {}
     assert "no text encoder" in own["left_out"]["retrieval"]
 
@@ -137,7 +139,8 @@ def test_what_a_model_can_do_is_told_by_its_methods_and_its_tokenizer():
     assert why_no_text(TableModel(eye, eye), TableProcessor()) is None
     assert tasks_left_out(TableModel(eye, eye), TableProcessor()) == {}
     without_frames = tasks_left_out(WithoutFrames(eye, eye), TableProcessor())
-    assert without_frames == {"frame": "`model` is a WithoutFrames, which has no `get_audio_frame_features`."}
+    reason = "`model` is a WithoutFrames, which has no `get_audio_frame_features`."
+    assert without_frames == dict.fromkeys(("frame", "detection", "grounding"), reason)
     with pytest.raises(ValueError, match=r"is a TableExtractor and has no tokenizer\. Pass the whole processor"):
         embed_texts(TableModel(eye, eye), TableProcessor().feature_extractor, ["sound 1"])
     embeds = embed_records(TableModel(eye, eye), TableProcessor().feature_extractor, [record(2)]).embeds
@@ -162,7 +165,7 @@ def test_systems_of_every_family_do_all_tasks(build_config, tmp_path):
     )
     assert report["left_out"] == {}
     tasks = [entry["task"] for entry in report["records"]]
-    assert tasks == ["zero_shot", "retrieval", "composition/retrieval", "frame", "probe"]
+    assert tasks == ["zero_shot", "retrieval", "composition/retrieval", "frame", "detection", "grounding", "probe"]
     frame_record = report["records"][3]
     assert frame_record["frame_rate_hz"] == model.config.audio_config.frame_rate_hz
     json.dumps(report, allow_nan=False)

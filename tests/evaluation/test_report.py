@@ -15,19 +15,20 @@ from transformers import PreTrainedTokenizerFast
 
 from hf_audiolang import AudioLangProcessor, LogMelFeatureExtractor, SlapConfig, SlapModel
 from hf_audiolang.data.records import RecordView
-from hf_audiolang.data.sound_scenes import SoundScenes, materialize, order_pairs, relevance
-from hf_audiolang.evaluation import retrieval
+from hf_audiolang.data.sound_scenes import SoundScenes, materialize, order_pairs, relevance, zero_shot_text
+from hf_audiolang.evaluation import detection, grounding, retrieval
 from hf_audiolang.evaluation.embed import AudioOptions, embed_audio
 from hf_audiolang.evaluation.frames import embed_frames
 from hf_audiolang.evaluation.report import (
     collect,
-    evaluate_retrieval_only,
+    evaluate_own_data,
     evaluate_sound_scenes,
     markdown_table,
     metrics_of,
     write_report,
 )
 from hf_audiolang.evaluation.results import TaskResult
+from hf_audiolang.model_card import evaluation_metadata
 
 SCENES = {"duration": (1.0, 2.5), "n_events": (1, 3)}
 SIZES = {"test_size": 20, "composition_size": 12, "zero_shot_size": 32}
@@ -77,7 +78,8 @@ def test_the_embedded_data_gives_all_values_with_chance_ceiling_and_records(scen
         assert scene_report[f"text_to_audio/R@{k}_sem"] >= scene_report[f"text_to_audio/R@{k}"]
     tasks = {entry["task"]: entry for entry in scene_report["records"]}
     assert {name: entry["num_clips"] for name, entry in tasks.items()} == {
-        "zero_shot": 32, "retrieval": 20, "composition/retrieval": 12, "frame": 20, "probe": 32,
+        "zero_shot": 32, "retrieval": 20, "composition/retrieval": 12, "frame": 20,
+        "detection": 20, "grounding": 20, "probe": 32,
     }  # fmt: skip
     assert tasks["retrieval"]["data"] == "synthetic-scenes v1 test"
     assert tasks["zero_shot"]["templates"] == ["{label} can be heard"]
@@ -170,13 +172,54 @@ def test_report_files_hold_the_values_and_the_table_shows_percent(tmp_path):
         write_report(report, tmp_path)
 
 
-def test_own_clips_give_retrieval_alone():
+def test_the_embedded_data_gives_events_and_phrases_by_the_words_of_its_classes(system, scene_report):
+    records = RecordView(materialize(SoundScenes("test", 20, **SCENES), num_workers=0))
+    found = detection.evaluate(*system, records, SoundScenes("test", 20).labels, label_text=zero_shot_text)
+    assert {name: scene_report[name] for name in found} == pytest.approx(dict(found))
+    other_words = detection.evaluate(*system, records, SoundScenes("test", 20).labels)
+    assert other_words["detection/segment_F1"] != pytest.approx(found["detection/segment_F1"])
+    phrases = grounding.evaluate(*system, records)
+    assert {name: scene_report[name] for name in phrases} == pytest.approx(dict(phrases))
+    tasks = {entry["task"]: entry for entry in scene_report["records"]}
+    assert tasks["detection"]["num_events"] == sum(len(record_.events) for record_ in records)
+    assert tasks["detection"]["templates"] == ["{label}"]
+    assert tasks["grounding"]["num_queries"] == sum(len(record_.phrases) for record_ in records)
+    table = markdown_table(scene_report)
+    for name, title in (
+        ("detection/PSDS1_no_spread", "PSDS1, no spread penalty"),
+        ("detection/PSDS2", "PSDS2"),
+        ("grounding/PSDSm", "grounding PSDSm"),
+    ):
+        assert f"| {title} | {100 * scene_report[name]:.1f} | {100 * scene_report['chance'][name]:.1f} |  |" in table
+    card = {entry.metric_name: entry for entry in evaluation_metadata(scene_report)}
+    assert card["grounding/PSDSm"].task_type == "text-to-audio-grounding"
+    assert card["detection/PSDS1_no_spread"].dataset_name == "synthetic-scenes v1 test"
+
+
+def test_own_clips_are_measured_by_what_they_are_annotated_with():
     audio = np.eye(4, dtype=np.float32)
-    records = [record(row, captions=(f"caption {row}",)) for row in range(4)]
-    report = evaluate_retrieval_only(TableModel(audio, audio), TableProcessor(), records, data="mine")
+    model, processor = TableModel(audio, audio), TableProcessor()
+    captioned = [record(row, captions=(f"caption {row}",)) for row in range(4)]
+    report = evaluate_own_data(model, processor, captioned, data="mine")
     assert report["text_to_audio/R@1"] == 1.0
     assert report["records"][0]["data"] == "mine"
-    assert not any(name.startswith(("zero_shot", "frame")) for name in report)
+    assert [entry["task"] for entry in report["records"]] == ["retrieval"]
+    assert report["left_out"] == {}
+
+    events = ({"label": "sound 1", "onset": 0.0, "offset": 1.0},)
+    phrases = ({"phrase": "noise 2", "segments": [[0.0, 1.0]]},)
+    strong = [record(1, events=events), record(2, phrases=phrases), record(3, seconds=3.0)]
+    report = evaluate_own_data(model, processor, strong, data="mine")
+    assert [entry["task"] for entry in report["records"]] == ["detection", "grounding"]
+    assert report["detection/event_F1"] == report["grounding/PSDSm"] == 1.0
+    assert report["records"][1]["data"] == "mine"
+    assert report["left_out"] == {"retrieval": "No record has a caption."}
+    both = evaluate_own_data(model, processor, [*captioned, record(1, events=events, captions=("caption 1",))])
+    assert [entry["task"] for entry in both["records"]] == ["retrieval", "detection"]
+    with pytest.raises(ValueError, match="has no caption"):
+        evaluate_own_data(model, processor, [record(1)])
+    model.text_model = None
+    assert set(evaluate_own_data(model, processor, strong)["left_out"]) == {"detection", "grounding"}
 
 
 @pytest.fixture(scope="module")

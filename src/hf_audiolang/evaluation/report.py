@@ -2,7 +2,7 @@
 # Licensed under the Apache License, Version 2.0.
 """All values of a model in one dict, as metrics.json and as a table with chance levels and ceilings beside them.
 
-    evaluate_sound_scenes(model, processor) or evaluate_retrieval_only(model, processor, dataset)
+    evaluate_sound_scenes(model, processor) or evaluate_own_data(model, processor, dataset)
         -> {"zero_shot/accuracy": 0.93, ..., "chance": {...}, "ceiling": {...}, "records": [...], "left_out": {...}}
         -> write_report -> metrics.json, metrics.md
 
@@ -22,9 +22,10 @@ from torch import nn
 
 from hf_audiolang.data.records import Record, RecordView
 
-from . import frames, probe, retrieval, zero_shot
+from . import detection, frames, grounding, probe, retrieval, zero_shot
 from .capabilities import AudioProcessor, feature_extractor_of, why_no_text
 from .embed import AudioOptions
+from .frame_scores import FrameScoreOptions
 from .metrics import MissingResourceError
 from .results import TaskResult
 
@@ -46,13 +47,17 @@ TABLE_ROWS = (
     ("composition/text_to_audio/R@1", "unseen pairs of sounds: text to audio R@1"),
     ("composition/text_to_audio/R@10", "unseen pairs of sounds: text to audio R@10"),
     ("frame/mAP", "frame mAP"),
+    ("detection/PSDS1_no_spread", "PSDS1, no spread penalty"),
+    ("detection/PSDS2", "PSDS2"),
+    ("grounding/PSDSm", "grounding PSDSm"),
 )
 CEILING_NOTE = (
     "In percent. Ceiling: an oracle that knows the sounds of each clip and their order, nothing else; a model that "
     "also hears loudness, pitch or counts can be above it.\n"
 )
 NOT_METRICS = ("chance", "ceiling", "records", "left_out")
-TEXT_TASKS = ("zero_shot", "retrieval", "composition/retrieval", "frame")
+FRAME_TASKS = ("frame", "detection", "grounding")
+TEXT_TASKS = ("zero_shot", "retrieval", "composition/retrieval", *FRAME_TASKS)
 PROBE_TRAIN_RATIO = 2  # training clips of the probe per test clip, our choice: 16 and 8 per class at the usual size
 
 
@@ -67,7 +72,9 @@ def evaluate_sound_scenes(
     num_workers: int = 0,
     options: AudioOptions | None = None,
 ) -> dict[str, object]:
-    """Everything that is reported on the embedded synthetic data: zero-shot, retrieval, order, frames, linear probe.
+    """Everything that is reported on the embedded synthetic data: zero-shot, retrieval, order, frames, probe.
+
+    Frames are compared with classes one by one, and asked for events of the classes and for phrases of the captions.
 
     The probe is tested on the zero-shot clips and trained on twice as many of the same kind, classes in turn, made
     with the next seed: random numbers of their own, no row in common, and no row of any other split.
@@ -118,7 +125,8 @@ def tasks_left_out(model: nn.Module, processor: AudioProcessor) -> dict[str, str
     if no_text is not None:
         left_out |= dict.fromkeys(TEXT_TASKS, no_text)
     elif not hasattr(model, "get_audio_frame_features"):
-        left_out["frame"] = f"`model` is a {type(model).__name__}, which has no `get_audio_frame_features`."
+        reason = f"`model` is a {type(model).__name__}, which has no `get_audio_frame_features`."
+        left_out |= dict.fromkeys(FRAME_TASKS, reason)
     try:
         probe.check_installed()
     except MissingResourceError as error:
@@ -171,7 +179,14 @@ def _text_tasks(
         ),
     ]
     if has_frames:
-        results.append(frames.evaluate(model, processor, test.records, **prompts).labelled(**test.about))
+        windows = FrameScoreOptions(reading=options or AudioOptions())
+        results += [
+            frames.evaluate(model, processor, test.records, **prompts).labelled(**test.about),
+            detection.evaluate(model, processor, test.records, **{**prompts, "options": windows}).labelled(
+                **test.about
+            ),
+            grounding.evaluate(model, processor, test.records, options=windows).labelled(**test.about),
+        ]
     return results
 
 
@@ -192,7 +207,7 @@ def _true_clips(scenes: "RenderedScenes") -> list[list[list[int]]]:
     return [[next(per_caption) for _ in scenes.structure(index)["captions"]] for index in range(len(scenes))]
 
 
-def evaluate_retrieval_only(
+def evaluate_own_data(
     model: nn.Module,
     processor: AudioProcessor,
     dataset: Sequence[Record],
@@ -200,22 +215,48 @@ def evaluate_retrieval_only(
     data: str = "your data",
     options: AudioOptions | None = None,
 ) -> dict[str, object]:
-    """What can be reported on any clips with captions: retrieval in both directions.
+    """What can be reported on any clips: retrieval by their captions, detection by events, grounding by phrases.
+
+    The classes of detection are the labels of the events that there are.
 
     Args:
         model: a system with clip and text embeddings; for any other the report holds the reason, and no value.
         processor: its processor.
-        dataset: records with captions.
+        dataset: records with `captions`, `events` or `phrases`.
         data: name of the data set for the record.
         options: reading and batching of the clips.
 
     Returns:
         metric name -> value, and `chance`, `ceiling` (empty), `records` and `left_out`.
     """
+    given = _annotations_of(dataset)
     no_text = why_no_text(model, processor)
     if no_text is not None:
-        return collect([], left_out={"retrieval": no_text})
-    return collect([retrieval.evaluate(model, processor, dataset, options=options).labelled(data)])
+        return collect([], left_out=dict.fromkeys(given, no_text))
+    windows = FrameScoreOptions(reading=options or AudioOptions())
+    results = []
+    if "retrieval" in given:
+        results.append(retrieval.evaluate(model, processor, dataset, options=options))
+    if "detection" in given:
+        results.append(detection.evaluate(model, processor, dataset, given["detection"], options=windows))
+    if "grounding" in given:
+        results.append(grounding.evaluate(model, processor, dataset, options=windows))
+    left_out = {} if "retrieval" in given else {"retrieval": "No record has a caption."}
+    return collect([result.labelled(data) for result in results], left_out=left_out)
+
+
+def _annotations_of(dataset: Sequence[Record]) -> dict[str, list[str]]:
+    """Tasks that the records are annotated for, detection with its class names; retrieval if with nothing else."""
+    labels: set[str] = set()
+    has_captions = has_phrases = False
+    for index in range(len(dataset)):
+        record = dataset[index]
+        labels.update(event["label"] for event in record.events)
+        has_captions |= bool(record.captions)
+        has_phrases |= bool(grounding.heard_phrases(record))
+    given = {"detection": sorted(labels)} if labels else {}
+    given |= {"grounding": []} if has_phrases else {}
+    return given | ({"retrieval": []} if has_captions or not given else {})
 
 
 def collect(
@@ -281,7 +322,7 @@ def _percent(value: float | None) -> str:
 __all__ = [
     "TABLE_ROWS",
     "collect",
-    "evaluate_retrieval_only",
+    "evaluate_own_data",
     "evaluate_sound_scenes",
     "markdown_table",
     "metrics_of",

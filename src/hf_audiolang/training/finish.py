@@ -28,7 +28,7 @@ from hf_audiolang.evaluation.embed import AudioOptions
 from hf_audiolang.evaluation.figures import plot_losses, plot_scene, plot_test_scene
 from hf_audiolang.evaluation.metrics import MissingResourceError
 from hf_audiolang.evaluation.report import (
-    evaluate_retrieval_only,
+    evaluate_own_data,
     evaluate_sound_scenes,
     markdown_table,
     write_report,
@@ -49,7 +49,7 @@ NUM_EXAMPLES = 8
 def evaluate_run(
     config: RunConfig, model: PreTrainedModel, processor: AudioProcessor, held_out: RecordDataset | None
 ) -> tuple[dict[str, object], list[Record]]:
-    """(final report, a few readable held-out clips): all scene tasks for scenes, retrieval for own data.
+    """(final report, a few readable held-out clips): all scene tasks for scenes, those that own data is annotated for.
 
     A model that embeds no text is measured by the tasks that need none; for own data there is none. The report is
     written to metrics.json and metrics.md in the run's folder.
@@ -70,7 +70,7 @@ def evaluate_run(
         name = public_data_name(data.eval_data or data.train_data)
         name = name if data.eval_data else f"held-out part of {name}"
         options = AudioOptions(on_bad_example=data.on_bad_example)
-        report = evaluate_retrieval_only(model, processor, held_out, data=name, options=options)
+        report = evaluate_own_data(model, processor, held_out, data=name, options=options)
     write_report(report, config.train.output_dir)
     return report, readable_clips(held_out, NUM_EXAMPLES, feature_extractor_of(processor).sampling_rate)
 
