@@ -245,11 +245,13 @@ def test_one_frame_too_many_is_refused():
 # SpecAugment
 
 
-def native_input_of(model: NativeAudioModel, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def native_input_of(
+    model: NativeAudioModel, features: torch.Tensor, mask: torch.Tensor, seed: int = 2
+) -> torch.Tensor:
     """What the native encoder is given for a batch."""
     given = []
     hook = model.encoder.register_forward_pre_hook(lambda module, arguments: given.append(arguments[0]))
-    torch.manual_seed(2)
+    torch.manual_seed(seed)
     model(features, mask)
     hook.remove()
     return given[0]
@@ -269,6 +271,16 @@ def test_spec_augment_hides_stripes_of_real_frames_in_training_only():
     assert (augmented[1, 33:] == -1.5).all()
     off = make_model(tiny_ast_config(padding_value=-1.5)).train()
     assert torch.equal(native_input_of(off, features, mask), plain)
+
+
+def test_stripes_are_a_share_of_each_clips_own_length():
+    stripe = {"spec_augment_time_stripes": 1, "spec_augment_time_share": 0.05}
+    model = make_model(tiny_ast_config(**stripe, padding_value=-1.5)).train()
+    features, mask = clips(model.config, 98, 33)
+    hidden = [(native_input_of(model, features, mask, seed) == 0).all(2).sum(1) for seed in range(20)]  # frames
+    longest = torch.stack(hidden).amax(0)
+    assert 2 <= longest[0] <= 4  # below 0.05 x 98
+    assert longest[1] == 1  # below 0.05 x 33
 
 
 # locality-aware blocks
