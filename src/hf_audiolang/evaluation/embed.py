@@ -203,6 +203,32 @@ def embed_texts(
     Raises:
         ValueError: if there are no texts, one is empty, the model has no text encoder, or an embedding is not finite.
     """
+    return map_texts(
+        model, processor, texts, lambda inputs: _unit_rows(_pooled(model.get_text_features(**inputs))),
+        batch_size=batch_size,
+    )  # fmt: skip
+
+
+def map_texts(
+    model: nn.Module,
+    processor: AudioProcessor,
+    texts: Sequence[str],
+    forward: Callable[[dict[str, Tensor]], np.ndarray],
+    *,
+    batch_size: int = 128,
+) -> np.ndarray:
+    """What `forward` makes of texts (M, D), in their order; equal texts are computed once.
+
+    Args:
+        model: has a text encoder; runs in evaluation mode, without gradient, on the device it is on.
+        processor: holds the model's tokenizer.
+        texts: any number of texts, at least one.
+        forward: model inputs of B texts -> (B, D).
+        batch_size: distinct texts of one forward pass.
+
+    Raises:
+        ValueError: if there are no texts, one is empty, or the model has no text encoder.
+    """
     check_text_input(model, processor)
     empty = [position for position, text in enumerate(texts) if not text.strip()]
     if empty or len(texts) == 0:
@@ -216,8 +242,7 @@ def embed_texts(
         for start in range(0, len(distinct), batch_size):
             batch = distinct[start : start + batch_size]
             inputs = processor.tokenizer(batch, padding=True, return_tensors="pt", **limits)
-            output = model.get_text_features(**{name: value.to(_device(model)) for name, value in inputs.items()})
-            parts.append(_unit_rows(_pooled(output)))
+            parts.append(forward({name: value.to(_device(model)) for name, value in inputs.items()}))
     return np.concatenate(parts)[[row_of_text[text] for text in texts]]
 
 
@@ -396,6 +421,7 @@ __all__ = [
     "embed_texts",
     "evaluation_mode",
     "longest_seconds",
+    "map_texts",
     "split_waveform",
     "sum_over_pieces",
 ]
