@@ -20,10 +20,11 @@ from . import m2d_clap_keys as keys
 from .m2d_clap_card import write_conversion_card
 from .m2d_clap_layout import AudioLayout, TextLayout, audio_layout, folder_configuration, is_system, text_layout
 from .m2d_clap_options import FRONT_ENDS, M2dClapOptions
-from .m2d_clap_plan import check_head, check_keys, converted_weights, make_plan
+from .m2d_clap_plan import check_head, check_keys, make_plan
 from .m2d_clap_text import TextTower, text_tokenizer, text_tower
 from .reading import SourceCheckpoint, read_checkpoint
 from .report import ConversionReport
+from .weights import converted_weights
 
 AUDIO_PROJECTORS = {
     "transformer": "audio projector with semantic token",
@@ -66,7 +67,8 @@ def convert_m2d_clap(checkpoint: str | Path, output_dir: str | Path, **overrides
     plan = make_plan(tensors, audio, text, tower, options)
     ignored = check_keys(tensors, plan, ignore_unknown=options.ignore_unknown)
     head = check_head(tensors, audio)
-    plan.model.load_state_dict(converted_weights(tensors, plan), strict=True, assign=True)
+    weights = converted_weights(tensors, plan, keys.rearranged)
+    plan.model.load_state_dict(weights, strict=True, assign=True)
 
     extractor = feature_extractor(audio)
     processor = extractor if tokenizer is None else AudioLangProcessor(extractor, tokenizer)

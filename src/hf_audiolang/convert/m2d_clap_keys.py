@@ -6,9 +6,11 @@ official key, prefixes of wrappers taken off -> (our names, how the tensor is re
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 from torch import Tensor
+
+from .weights import PARTS, KeyTable, same_parts
 
 WRAPPERS = ("module.ar.runtime.backbone.", "module.ar.runtime.", "backbone.")  # fine-tuned twice; stage 2
 TEXT_ENCODER = "text_encoder.text_encoder."
@@ -36,9 +38,6 @@ UNKNOWN = "unknown key, left out as asked by `ignore_unknown`"
 BLOCK = {"norm1": "attn_norm", "norm2": "mlp_norm", "attn.proj": "attn.o_proj"} | {
     name: name for name in ("mlp.fc1", "mlp.fc2")
 }
-PARTS = ("weight", "bias")
-
-KeyTable = dict[str, tuple[str, ...]]
 
 
 def without_wrapper(key: str) -> str:
@@ -49,12 +48,6 @@ def without_wrapper(key: str) -> str:
     return key
 
 
-def num_blocks(keys: Sequence[str], prefix: str) -> int:
-    """One more than the highest block number among keys `prefix.NUMBER.`; 0 without any."""
-    pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
-    return 1 + max((int(match[1]) for match in map(pattern.match, keys) if match), default=-1)
-
-
 def encoder_table(depth: int) -> KeyTable:
     """Keys of the audio encoder -> names in `M2dClapAudioModel`."""
     embeddings = {
@@ -63,7 +56,7 @@ def encoder_table(depth: int) -> KeyTable:
         "patch_embed.proj.weight": ("embeddings.patch_proj.weight",),
         "patch_embed.proj.bias": ("embeddings.patch_proj.bias",),
     }
-    return embeddings | _blocks("blocks", "layers", depth) | _same("norm", "norm")
+    return embeddings | _blocks("blocks", "layers", depth) | same_parts("norm", "norm")
 
 
 def projector_table(kind: str, depth: int) -> KeyTable:
@@ -73,35 +66,34 @@ def projector_table(kind: str, depth: int) -> KeyTable:
         return (
             {"audio_proj.sem_token": ("projector.semantic_token",)}
             | blocks
-            | _same("audio_proj.norm", "projector.norm")
+            | same_parts("audio_proj.norm", "projector.norm")
         )
     if kind == "mlp":
-        return _same("audio_proj.0", "projector.fc1") | _same("audio_proj.2", "projector.fc2")
+        return same_parts("audio_proj.0", "projector.fc1") | same_parts("audio_proj.2", "projector.fc2")
     return {}
 
 
 def text_projector_table(kind: str) -> KeyTable:
     """Keys of the text projector -> names in `M2dClapModel.text_projection`; none for "none"."""
     if kind == "mlp":
-        return _same("text_proj.0", "fc1") | _same("text_proj.2", "fc2")
-    return _same("text_proj", "") if kind == "linear" else {}
+        return same_parts("text_proj.0", "fc1") | same_parts("text_proj.2", "fc2")
+    return same_parts("text_proj", "") if kind == "linear" else {}
 
 
 def predictor_table(depth: int) -> KeyTable:
     """Keys of the predictor -> names in `M2dClapForPreTraining.predictor`."""
     tokens = {"mask_token": ("mask_token",), "decoder_pos_embed": ("position_embeddings",)}
-    edges = _same("decoder_embed", "in_proj") | _same("decoder_norm", "norm") | _same("decoder_pred", "out_proj")
+    edges = (
+        same_parts("decoder_embed", "in_proj")
+        | same_parts("decoder_norm", "norm")
+        | same_parts("decoder_pred", "out_proj")
+    )
     return tokens | edges | _blocks("decoder_blocks", "layers", depth)
 
 
 def teacher_table(depth: int) -> KeyTable:
     """Keys of the teacher -> names in `M2dClapForPreTraining`."""
-    return _blocks("target_blocks", "teacher_layers", depth) | _same("target_norm", "teacher_norm")
-
-
-def under(prefix: str, table: Mapping[str, tuple[str, ...]]) -> KeyTable:
-    """A table whose targets stand below `prefix`."""
-    return {key: tuple(f"{prefix}.{name}" for name in names) for key, names in table.items()}
+    return _blocks("target_blocks", "teacher_layers", depth) | same_parts("target_norm", "teacher_norm")
 
 
 def reason_to_ignore(key: str) -> str | None:
@@ -132,16 +124,12 @@ REARRANGED: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _same(source: str, target: str) -> KeyTable:
-    return {f"{source}.{part}": (f"{target}.{part}".removeprefix("."),) for part in PARTS}
-
-
 def _blocks(source: str, target: str, depth: int) -> KeyTable:
     table: KeyTable = {}
     for index in range(depth):
         here, there = f"{source}.{index}", f"{target}.{index}"
         for official, ours in BLOCK.items():
-            table |= _same(f"{here}.{official}", f"{there}.{ours}")
+            table |= same_parts(f"{here}.{official}", f"{there}.{ours}")
         for part in PARTS:
             table[f"{here}.attn.qkv.{part}"] = tuple(f"{there}.attn.{name}_proj.{part}" for name in "qkv")
     return table
@@ -155,15 +143,12 @@ __all__ = [
     "TEACHER_KEYS",
     "TEXT_ENCODER",
     "UNKNOWN",
-    "KeyTable",
     "encoder_table",
-    "num_blocks",
     "predictor_table",
     "projector_table",
     "rearranged",
     "reason_to_ignore",
     "teacher_table",
     "text_projector_table",
-    "under",
     "without_wrapper",
 ]

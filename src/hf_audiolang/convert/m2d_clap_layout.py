@@ -14,8 +14,9 @@ from torch import Tensor
 from hf_audiolang.models.configuration_audio_projector import AudioProjectorConfig
 from hf_audiolang.models.configuration_m2d_clap_audio import M2dClapAudioConfig
 
-from .m2d_clap_keys import MEL_FILTERS, NORM_STATS, TEXT_ENCODER, num_blocks
+from .m2d_clap_keys import MEL_FILTERS, NORM_STATS, TEXT_ENCODER
 from .m2d_clap_options import FRONT_ENDS, TEXT_TYPES, FolderName, M2dClapOptions, parse_folder_name
+from .weights import head_count, matrix_shape, num_blocks
 
 ENCODER_KEYS = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
 SYSTEM_KEYS = ("audio_proj.", "text_proj.", TEXT_ENCODER, "logit_scale")
@@ -116,7 +117,7 @@ def audio_layout(tensors: Mapping[str, Tensor], name: FolderName | None, options
     config = M2dClapAudioConfig(
         hidden_size=width,
         num_hidden_layers=num_blocks(list(tensors), "blocks"),
-        num_attention_heads=head_count(width, ENCODER_HEAD_WIDTH, "num_attention_heads", options),
+        num_attention_heads=head_count(width, ENCODER_HEAD_WIDTH, "num_attention_heads", options.num_attention_heads),
         intermediate_size=matrix_shape(tensors, "blocks.0.mlp.fc1.weight")[0],
         num_mel_bins=numbers["num_mel_bins"][0],
         patch_mel_bins=patch_mel_bins,
@@ -173,35 +174,6 @@ def text_layout(
         named_model=None if text_type is None else text_type.model,
         numbers=numbers,
     )
-
-
-def head_count(width: int, head_width: int, option: str, options: M2dClapOptions) -> int:
-    """Number of attention heads, which no tensor tells: the override `option`, else as wide as the official ones.
-
-    Raises:
-        ValueError: if the override does not divide `width`, or without one the official width of a head does not.
-    """
-    given = getattr(options, option)
-    if given is None and width % head_width != 0:
-        raise ValueError(
-            f"Nothing says the number of heads: a width of {width} is no multiple of {head_width}, the official width "
-            f"of a head. Pass `{option}`."
-        )
-    if given is not None and width % given != 0:
-        raise ValueError(f"`{option}` must divide the width {width}, got {given}. Correct the override.")
-    return width // head_width if given is None else given
-
-
-def matrix_shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, int]:
-    """Rows and columns of a tensor.
-
-    Raises:
-        ValueError: if it is missing or no matrix.
-    """
-    shape = tuple(tensors[key].shape) if key in tensors else None
-    if shape is None or len(shape) != 2:
-        raise ValueError(f"`{key}` must be a matrix, found {shape or 'none'}. Is the file complete?")
-    return shape
 
 
 def _check_family(tensors: Mapping[str, Tensor]) -> None:
@@ -320,8 +292,6 @@ __all__ = [
     "TextLayout",
     "audio_layout",
     "folder_configuration",
-    "head_count",
     "is_system",
-    "matrix_shape",
     "text_layout",
 ]

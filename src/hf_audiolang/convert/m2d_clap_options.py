@@ -3,16 +3,17 @@
 """What a user may tell the M2D-CLAP converter, and what the name of an official folder says."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
+
+from .bert import BERT_NAME
+from .options import ConverterOptions
 
 # k of the folder name -> the front end's numbers (the authors' runtime); everything else is as at 16 kHz
 FRONT_ENDS = {
     16000: {"sampling_rate": 16000, "n_fft": 400, "win_length": 400, "hop_length": 160, "f_max": 8000.0},
     32000: {"sampling_rate": 32000, "n_fft": 800, "win_length": 800, "hop_length": 320, "f_max": 16000.0},
 }
-NO_TOKENIZER = "none"
-TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TextType:
 
 TEXT_TYPES = {
     "A": TextType("thenlper/gte-base", 768, "mean"),
-    "B": TextType("google-bert/bert-base-uncased", 768, "cls"),
+    "B": TextType(BERT_NAME, 768, "cls"),
     "N": TextType("nvidia/NV-Embed-v2", 4096, None),
 }
 
@@ -85,7 +86,7 @@ def parse_folder_name(name: str) -> FolderName | None:
 
 
 @dataclass(frozen=True)
-class M2dClapOptions:
+class M2dClapOptions(ConverterOptions):
     """Overrides of the converter; None lets it infer the value, or refuse when nothing determines it.
 
     Attributes:
@@ -118,32 +119,5 @@ class M2dClapOptions:
     pretraining: bool = False
     ignore_unknown: bool = False
 
-    @classmethod
-    def from_overrides(cls, overrides: dict[str, object]) -> "M2dClapOptions":
-        """Options from keyword arguments, whose values may be texts of a command line.
 
-        Raises:
-            ValueError: for an unknown name or a value of the wrong kind.
-        """
-        kinds = {field.name: field.type for field in fields(cls)}
-        unknown = sorted(set(overrides) - set(kinds))
-        if unknown:
-            raise ValueError(f"Unknown override {unknown[0]!r}. Choose one of {sorted(kinds)}.")
-        return cls(**{name: _typed(name, value, kinds[name]) for name, value in overrides.items()})
-
-
-def _typed(name: str, value: object, kind: object) -> object:
-    if kind is bool:
-        if isinstance(value, bool) or str(value).lower() in TRUE + FALSE:
-            return str(value).lower() in TRUE
-        raise ValueError(f"`{name}` must be true or false, got {value!r}.")
-    if kind == (int | None) and value is not None:
-        if isinstance(value, bool) or not re.fullmatch(r"[1-9]\d*", str(value)):
-            raise ValueError(f"`{name}` must be a positive whole number, got {value!r}.")
-        return int(value)
-    if name == "text_pooling" and value not in (None, "cls", "mean", "last"):
-        raise ValueError(f"Unknown `text_pooling` {value!r}. Choose one of ['cls', 'last', 'mean'].")
-    return None if value is None else str(value)
-
-
-__all__ = ["FRONT_ENDS", "NO_TOKENIZER", "TEXT_TYPES", "FolderName", "M2dClapOptions", "TextType", "parse_folder_name"]
+__all__ = ["FRONT_ENDS", "TEXT_TYPES", "FolderName", "M2dClapOptions", "TextType", "parse_folder_name"]

@@ -6,11 +6,9 @@ layouts -> configuration -> model on the meta device, key table -> every key, sh
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from hf_audiolang.models.configuration_audio_projector import AudioProjectorConfig
 from hf_audiolang.models.configuration_m2d_clap import M2dClapConfig
@@ -19,27 +17,13 @@ from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
 from hf_audiolang.models.modeling_m2d_clap_pretraining import M2dClapForPreTraining
 
 from . import m2d_clap_keys as keys
-from .m2d_clap_layout import AudioLayout, TextLayout, head_count, matrix_shape
+from .m2d_clap_layout import AudioLayout, TextLayout
 from .m2d_clap_options import M2dClapOptions
 from .m2d_clap_text import TextTower
+from .weights import Plan, head_count, matrix_shape, num_blocks, under
 
 PREDICTOR_HEAD_WIDTH = 32  # 512 / 16
 LOGIT_SCALE = "logit_scale.log_scale"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A model without weights, and what fills its parameters.
-
-    Attributes:
-        model: on the meta device.
-        table: official key without wrapper -> names in the model.
-        given: name in the model -> tensor that does not come from the file.
-    """
-
-    model: PreTrainedModel
-    table: keys.KeyTable
-    given: Mapping[str, Tensor]
 
 
 def make_plan(
@@ -60,12 +44,10 @@ def make_plan(
             return Plan(M2dClapAudioModel(audio.config), table, {})
     config = _system_config(tensors, audio, text, tower, options)
     projector = config.projector_config
-    table = keys.under("audio_model", table)
-    table |= keys.under(
-        "audio_projection", keys.projector_table(projector.projector_type, projector.num_hidden_layers)
-    )
-    table |= keys.under("text_projection", keys.text_projector_table(config.text_projector))
-    table |= keys.under("text_model", tower.table)
+    table = under("audio_model", table)
+    table |= under("audio_projection", keys.projector_table(projector.projector_type, projector.num_hidden_layers))
+    table |= under("text_projection", keys.text_projector_table(config.text_projector))
+    table |= under("text_model", tower.table)
     given = {f"text_model.{name}": tensor for name, tensor in tower.tensors.items()}
     if "logit_scale" in tensors:
         table["logit_scale"] = (LOGIT_SCALE,)
@@ -75,8 +57,8 @@ def make_plan(
         if not options.pretraining:
             return Plan(M2dClapModel(config), table, given)
         model = M2dClapForPreTraining(config)
-    table = keys.under("m2d_clap", table)
-    table |= keys.under("predictor", keys.predictor_table(config.predictor_num_layers))
+    table = under("m2d_clap", table)
+    table |= under("predictor", keys.predictor_table(config.predictor_num_layers))
     table |= keys.teacher_table(audio.config.num_hidden_layers)
     return Plan(model, table, {f"m2d_clap.{name}": tensor for name, tensor in given.items()})
 
@@ -139,30 +121,6 @@ def check_head(tensors: Mapping[str, Tensor], audio: AudioLayout) -> dict[str, s
     return {key: keys.HEAD[key] for key in found}
 
 
-def converted_weights(tensors: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
-    """The model's state dict in float32, every tensor in memory of its own.
-
-    Raises:
-        ValueError: for a tensor of another shape, with values that are not finite, or for parameters left without.
-    """
-    expected = {name: tuple(value.shape) for name, value in plan.model.state_dict().items()}
-    weights = {name: tensor.detach().float() for name, tensor in plan.given.items()}
-    for key, names in plan.table.items():
-        if not torch.isfinite(tensors[key]).all():
-            raise ValueError(f"`{key}` holds values that are not finite: the file is damaged. Download it again.")
-        for name, tensor in zip(names, keys.rearranged(key, tensors[key]), strict=True):
-            if expected.get(name) != tuple(tensor.shape):
-                raise ValueError(
-                    f"`{key}` has shape {tuple(tensors[key].shape)}, that is {tuple(tensor.shape)} for `{name}`, "
-                    f"where the model has {expected.get(name, 'nothing')}. Is it a file of another architecture?"
-                )
-            weights[name] = tensor.detach().float().clone(memory_format=torch.contiguous_format)
-    without = sorted(set(expected) - set(weights))
-    if without:
-        raise ValueError(f"No tensor of the file fills {len(without)} parameters, for instance {without[:3]}.")
-    return weights
-
-
 def _system_config(
     tensors: Mapping[str, Tensor],
     audio: AudioLayout,
@@ -197,7 +155,7 @@ def _system_config(
 
 
 def _predictor_numbers(tensors: Mapping[str, Tensor], width: int, options: M2dClapOptions) -> dict[str, int]:
-    found = {name: keys.num_blocks(list(tensors), name) for name in ("decoder_blocks", "target_blocks")}
+    found = {name: num_blocks(list(tensors), name) for name in ("decoder_blocks", "target_blocks")}
     if 0 in found.values() or "decoder_embed.weight" not in tensors:
         raise ValueError(
             f"`pretraining=True` needs predictor and teacher, the file holds {found['decoder_blocks']} predictor and "
@@ -207,7 +165,9 @@ def _predictor_numbers(tensors: Mapping[str, Tensor], width: int, options: M2dCl
     return {
         "predictor_hidden_size": size,
         "predictor_num_layers": found["decoder_blocks"],
-        "predictor_num_heads": head_count(size, PREDICTOR_HEAD_WIDTH, "predictor_num_heads", options),
+        "predictor_num_heads": head_count(
+            size, PREDICTOR_HEAD_WIDTH, "predictor_num_heads", options.predictor_num_heads
+        ),
         "predictor_intermediate_size": matrix_shape(tensors, "decoder_blocks.0.mlp.fc1.weight")[0],
     }
 
@@ -216,4 +176,4 @@ def _depth(plan: Plan) -> int:
     return getattr(plan.model.config, "audio_config", plan.model.config).num_hidden_layers
 
 
-__all__ = ["LOGIT_SCALE", "Plan", "check_head", "check_keys", "converted_weights", "make_plan"]
+__all__ = ["LOGIT_SCALE", "check_head", "check_keys", "make_plan"]

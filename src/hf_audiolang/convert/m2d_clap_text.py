@@ -10,23 +10,14 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, BertConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from hf_audiolang.models.modeling_text import build_text_model, load_text_encoder
 
-from .m2d_clap_keys import TEXT_ENCODER, num_blocks
-from .m2d_clap_layout import TextLayout, head_count
-from .m2d_clap_options import NO_TOKENIZER, TEXT_TYPES, M2dClapOptions
-
-BERT_HEAD_WIDTH = 64
-MAX_TOKENS = 512  # of the authors' runtime
-BERT_SHAPES = {  # field of the configuration -> tensor whose rows it counts
-    "vocab_size": "embeddings.word_embeddings.weight",
-    "max_position_embeddings": "embeddings.position_embeddings.weight",
-    "type_vocab_size": "embeddings.token_type_embeddings.weight",
-    "intermediate_size": "encoder.layer.0.intermediate.dense.weight",
-    "hidden_size": "encoder.layer.0.attention.self.query.weight",
-}
+from .bert import MAX_TOKENS, NO_TOKENIZER, bert_config, load_tokenizer
+from .m2d_clap_keys import TEXT_ENCODER
+from .m2d_clap_layout import TextLayout
+from .m2d_clap_options import TEXT_TYPES, M2dClapOptions
 
 
 @dataclass(frozen=True)
@@ -68,30 +59,13 @@ def text_tower(tensors: Mapping[str, Tensor], layout: TextLayout | None, options
             )
         prefix = len(TEXT_ENCODER)
         inside = {key[prefix:]: tensor for key, tensor in tensors.items() if key.startswith(TEXT_ENCODER)}
-        config = bert_config(inside, options)
+        config = bert_config(inside, options.text_num_attention_heads)
         with torch.device("meta"):
             names = list(build_text_model(config).state_dict())
         return TextTower(config, layout.pooling, {TEXT_ENCODER + name: (name,) for name in names})
     if options.text_model is None:
         return TextTower(pooling=layout.pooling)
     return _tower_from_elsewhere(options.text_model, layout)
-
-
-def bert_config(tensors: Mapping[str, Tensor], options: M2dClapOptions) -> BertConfig:
-    """Configuration of a BERT from the shapes of its weights; what shapes do not say is as in bert-base-uncased.
-
-    Raises:
-        ValueError: if these are not the weights of a BERT, or if nothing says the number of heads.
-    """
-    missing = sorted(set(BERT_SHAPES.values()) - set(tensors))
-    if missing:
-        raise ValueError(
-            f"The text encoder in the file is no BERT: {missing} are missing, found {sorted(tensors)[:5]}. Only BERT "
-            "can be converted with its weights; pass a file without text encoder and `text_model`."
-        )
-    sizes = {name: tensors[key].shape[0] for name, key in BERT_SHAPES.items()}
-    heads = head_count(sizes["hidden_size"], BERT_HEAD_WIDTH, "text_num_attention_heads", options)
-    return BertConfig(num_hidden_layers=num_blocks(list(tensors), "encoder.layer"), num_attention_heads=heads, **sizes)
 
 
 def text_tokenizer(tower: TextTower, options: M2dClapOptions) -> PreTrainedTokenizerBase | None:
@@ -108,23 +82,14 @@ def text_tokenizer(tower: TextTower, options: M2dClapOptions) -> PreTrainedToken
     if name == NO_TOKENIZER:
         return None
     name = name or tower.source or TEXT_TYPES["B"].model
+    longest = min(getattr(tower.config, "max_position_embeddings", MAX_TOKENS), MAX_TOKENS)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0][:160]
+        return load_tokenizer(name, vocab_size=tower.config.vocab_size, max_tokens=longest)
+    except OSError as error:
         raise ValueError(
-            f"The tokenizer {name!r} cannot be loaded ({reason}). Pass `tokenizer` with a folder or Hub id, or "
+            f"The tokenizer {name!r} cannot be loaded ({error}). Pass `tokenizer` with a folder or Hub id, or "
             f"`tokenizer={NO_TOKENIZER}` to save the feature extractor alone."
         ) from error
-    vocab_size = tower.config.vocab_size
-    if len(tokenizer) > vocab_size:
-        raise ValueError(
-            f"The tokenizer {name!r} has {len(tokenizer)} tokens, the text encoder {vocab_size}. Pass the `tokenizer` "
-            "that the encoder was trained with."
-        )
-    longest = getattr(tower.config, "max_position_embeddings", MAX_TOKENS)
-    tokenizer.model_max_length = min(tokenizer.model_max_length, longest, MAX_TOKENS)
-    return tokenizer
 
 
 def _tower_from_elsewhere(source: str, layout: TextLayout) -> TextTower:
@@ -151,4 +116,4 @@ def _tower_from_elsewhere(source: str, layout: TextLayout) -> TextTower:
     return TextTower(model.config, layout.pooling, tensors=tensors, source=source)
 
 
-__all__ = ["TextTower", "bert_config", "text_tokenizer", "text_tower"]
+__all__ = ["TextTower", "text_tokenizer", "text_tower"]
