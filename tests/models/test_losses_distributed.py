@@ -11,10 +11,10 @@ import warnings
 import pytest
 import torch
 import torch.distributed as dist
-from tiny import tiny_batch, tiny_slap_config
+from tiny import tiny_batch, tiny_mga_clap_config, tiny_slap_audio_config, tiny_slap_config
 from torch.nn.parallel import DistributedDataParallel
 
-from hf_audiolang import SlapForPreTraining
+from hf_audiolang import MgaClapModel, SlapForPreTraining
 from hf_audiolang.models import losses_distributed
 from hf_audiolang.models.losses_contrastive import contrastive_loss, sigmoid_contrastive_loss
 from hf_audiolang.models.losses_distributed import gather_rows, global_mean, max_over_processes, sum_over_processes
@@ -31,6 +31,13 @@ VARIANTS = {
     "sinkhorn": {"target_centering": "sinkhorn"},
     "shared pass": {"share_masked_pass": True},
 }
+MGA_VARIANTS = {  # of a tower without batch norm, whose statistics are those of one process
+    "codebook": {"affinity_divisor": 60.0},
+    "row denominator": {"affinity_divisor": 60.0, "hard_negative_denominator": "row"},
+    "word by word": {"aggregation": "wstag"},
+    "own pairs only": {"affinity_divisor": 60.0, "gather_embeddings": False},
+}
+CLIP_IDS = torch.tensor([3, 8, 3, 1])  # the clip that is seen twice is seen by both processes
 
 
 def make_model(**overrides):
@@ -87,6 +94,25 @@ def train(wrapped, model, batches):
     return results
 
 
+def make_mga(**overrides):
+    torch.manual_seed(0)
+    config = tiny_mga_clap_config(audio_config=tiny_slap_audio_config(), hard_negative_gamma=0.5, **overrides)
+    model = MgaClapModel(config).train().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        model.logit_scale.temperature.fill_(0.1)
+    return model
+
+
+def mga_gradients(wrapped, model, batch, clip_ids):
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "masked_positions")}
+    output = wrapped(**inputs, clip_ids=clip_ids, return_loss=True)
+    output.loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return {"gradients": gradients, "loss": output.loss.detach()}
+
+
 def gather_without_gradient(rows):
     gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, rows.detach())
@@ -123,6 +149,11 @@ def worker(rank, folder):
         model = make_model(**overrides)
         wrapped = DistributedDataParallel(model)
         results[name] = train(wrapped, model, [half_of(make_batch(step), rank) for step in range(STEPS)])
+    for name, overrides in MGA_VARIANTS.items():
+        model = make_mga(**overrides)
+        own = half_of(make_batch(0), rank), CLIP_IDS[2 * rank : 2 * rank + 2]
+        wrapped = DistributedDataParallel(model, find_unused_parameters=model.has_unused_parameters)
+        results[name] = mga_gradients(wrapped, model, *own)
     rows = slice(3 * rank, 3 * rank + 3)
     for loss in (contrastive_loss, sigmoid_contrastive_loss):
         results[loss.__name__] = gradients_of_losses(rows, rank, loss)
@@ -200,6 +231,23 @@ def test_gathering_without_gradient_would_be_seen(two, one):
         sum(two[rank]["no gradient"]["terms"][0]["contrastive"] for rank in range(WORLD)) / WORLD,
         wanted["terms"][0]["contrastive"],
     )  # the value alone does not show it
+
+
+@pytest.mark.parametrize("name", MGA_VARIANTS)
+def test_hard_negatives_are_those_of_all_processes(two, name):
+    model = make_mga(**MGA_VARIANTS[name])
+    wanted = mga_gradients(model, model, make_batch(0), CLIP_IDS)
+    losses = [two[rank][name]["loss"] for rank in range(WORLD)]
+    # the gradient of a bias of keys is 0 but for rounding, and that of a codeword in no support is 0
+    kept = [key for key, gradient in wanted["gradients"].items() if gradient.norm() > 1e-6]
+    assert len(kept) > 60
+    gradients = ({key: part["gradients"][key] for key in kept} for part in (two[0][name], wanted))
+    difference = largest_difference(*gradients)
+    if name == "own pairs only":  # control: then they are not
+        assert difference > 1e-2
+    else:
+        assert difference < 1e-6
+        torch.testing.assert_close(sum(losses) / WORLD, wanted["loss"], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("loss", [contrastive_loss, sigmoid_contrastive_loss])

@@ -127,6 +127,14 @@ def test_one_pair_alone_costs_nothing_and_has_a_finite_gradient():
     assert logits.grad.isfinite().all()
 
 
+def test_logits_far_apart_stay_finite():
+    logits = torch.tensor([[0.0, 900.0], [0.0, 900.0]], requires_grad=True)
+    loss = hard_negative_contrastive_loss(logits, logits.T, torch.eye(2, dtype=torch.bool), gamma=0.5)
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad.isfinite().all()
+
+
 def test_unknown_denominator_is_refused():
     with pytest.raises(ValueError, match=r"Unknown `denominator` 'column'. Choose one of \['official', 'row'"):
         hard_negative_contrastive_loss(torch.zeros(2, 2), torch.zeros(2, 2), torch.eye(2).bool(), denominator="column")

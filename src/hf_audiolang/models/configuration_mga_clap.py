@@ -48,6 +48,7 @@ class MgaClapConfig(PreTrainedConfig):
     codebook_activation: Literal["sparsemax", "softmax"] = "sparsemax"  # Eq. 3 and Table 6
     frame_mode: Literal["direct", "codebook"] = "direct"  # what frames are compared by; code's scripts: direct
 
+    contrastive_weight: float | int = 1.0  # Eq. 7 alone
     hard_negative_gamma: float | int = 0.15  # gamma of Eq. 8; 0: plain contrastive loss
     hard_negative_denominator: Literal["official", "row", "paper"] = "official"  # paper: Eq. 8
     regularizer_weight: float | int = 1.0  # extra term of the code on the embeddings; the paper has none: 0
@@ -70,7 +71,7 @@ class MgaClapConfig(PreTrainedConfig):
             raise ValueError(
                 f"`affinity_divisor` must be positive, got {self.affinity_divisor}. Leave it out for sqrt(D) * 1000."
             )
-        for name in ("hard_negative_gamma", "regularizer_weight"):
+        for name in ("contrastive_weight", "hard_negative_gamma", "regularizer_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}. 0 leaves it out.")
         if not 0 < self.temperature_min <= self.temperature_init_value:

@@ -85,8 +85,9 @@ def _negative_weights(scaled: Tensor, is_pair: Tensor, denominator: str, gathers
         factor = num_columns - 1
         of_columns = gather_rows(row_sums) if gathers else row_sums  # (N,)
         divisor = (of_columns if denominator == "official" else row_sums.unsqueeze(1)) - hardness
-    # 0 / 0 at the only pair of a batch would make the gradient NaN even where the quotient is not taken
-    quotient = factor * hardness / divisor.masked_fill(is_pair, 1.0)
+    # 0 / 0 at the only pair of a batch would make the gradient NaN even where the quotient is not taken. Elsewhere 0
+    # comes of logits hundreds apart, where the authors' code gives infinity.
+    quotient = factor * hardness / divisor.masked_fill(is_pair, 1.0).clamp(min=EPS)
     return torch.where(is_pair, 1.0, quotient)
 
 

@@ -108,6 +108,11 @@ class MgaClapModel(MgaClapPreTrainedModel):
         self._num_guarded_steps = 0
         self.post_init()
 
+    @property
+    def has_unused_parameters(self) -> bool:
+        """Whether a trainable parameter gets no gradient: SLAP's encoder has a mask token for its own objective."""
+        return self.config.audio_config.model_type == "slap_audio_model"
+
     def get_input_embeddings(self) -> nn.Module:
         """Returns the token embedding of the text encoder."""
         return self.text_model.get_input_embeddings()
@@ -380,8 +385,7 @@ class MgaClapModel(MgaClapPreTrainedModel):
         return terms
 
     def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        regularizer = self.config.regularizer_weight * terms["regularizer"] if "regularizer" in terms else 0.0
-        return terms["contrastive"] + regularizer
+        return sum(getattr(self.config, f"{name}_weight") * term for name, term in terms.items())
 
     def _metrics(self, audio_weights: Tensor | None, text_weights: Tensor | None) -> dict[str, Tensor]:
         """Values to watch: how many codewords clips and captions are sums of, and the multiplier."""
