@@ -78,6 +78,7 @@ class CodewordUsage:
         audio_weights: (M,) its weight summed over the clips; all together `num_clips`.
         text_weights: (M,) its weight summed over the captions.
         indices: positions of the clips in the data set.
+        records: these clips without their audio; `duration` is that of the whole clip.
         skipped: one message per clip that could not be read.
         audio_seconds: duration of the clips together.
     """
@@ -89,6 +90,7 @@ class CodewordUsage:
     audio_weights: np.ndarray
     text_weights: np.ndarray
     indices: list[int]
+    records: list[Record]
     skipped: list[str]
     audio_seconds: float
 
@@ -262,7 +264,7 @@ def codeword_usage(
         text.add(_caption_weights(model, processor, captions[start : start + CAPTIONS_AT_ONCE]))
     usage = CodewordUsage(
         audio.num_rows, text.num_rows, audio.counts, text.counts, audio.weights, text.weights, indices,
-        reader.skipped, reader.audio_seconds,
+        records, reader.skipped, reader.audio_seconds,
     )  # fmt: skip
     if usage.dead_share > MANY_DEAD:
         logger.warning(dead_note(usage))
