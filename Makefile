@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: pretrain m2d-clap test format setup clean
+.PHONY: pretrain m2d-clap mga-clap test format setup clean
 
 pretrain: .venv/ready  ## train, evaluate and export a small SLAP on the embedded data; takes up an interrupted run
 	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/slap_scenes.yaml --resume
@@ -16,6 +16,9 @@ m2d-clap: .venv/ready  ## the same for a small M2D-CLAP in its three stages, and
 	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/$(SCENES)2.yaml --resume
 	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/$(SCENES)2_1.yaml --resume
 	$(BIN)/hf-audiolang compare runs/$(SCENES)1 runs/$(SCENES)2 runs/$(SCENES)2_1
+
+mga-clap: .venv/ready  ## the same for a small MGA-CLAP, which says when a sound is heard
+	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/mga_clap_scenes.yaml --resume
 
 test: .venv/ready  ## lint and the default test run: offline, CPU, under six minutes on two cores
 	$(BIN)/ruff check .

@@ -430,3 +430,53 @@ def test_base_model_has_the_published_size():
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(85.3e6, rel=0.005)
     assert model.config.frame_feature_size == 3840
     assert model.config.frame_rate_hz == 6.25
+
+
+def test_a_locality_aware_block_passes_on_the_values_of_each_token():
+    model = make_model(locality_blocks=1)
+    plain = make_model()
+    plain.load_state_dict(model.state_dict())
+    assert [layer.is_local for layer in model.layers] == [False, False, True]
+    features = torch.randn(2, 98, 80, generator=torch.Generator().manual_seed(4))
+    layer, states = model.layers[-1], []
+    with torch.no_grad():
+        tokens, _ = model.encode(features, layer_inputs=states)
+        value = layer.attn.v_proj(layer.attn_norm(states[-1]))
+        update = states[-1] + layer.attn.o_proj(value)
+        wanted = model.norm(update + layer.mlp(layer.mlp_norm(update)))
+        torch.testing.assert_close(tokens, wanted)
+        assert (plain.encode(features)[0] - tokens).abs().max() > 0.01  # control: attention does something else
+
+
+def test_queries_and_keys_of_a_locality_aware_block_are_not_trained(tmp_path):
+    model = make_model(locality_blocks=1)
+    model.save_pretrained(tmp_path)
+    for found in (model, M2dClapAudioModel.from_pretrained(tmp_path), model.train()):
+        dead = {name for name, value in found.named_parameters() if not value.requires_grad}
+        assert dead == {f"layers.2.attn.{part}_proj.{kind}" for part in "qk" for kind in ("weight", "bias")}
+    with pytest.raises(Exception, match="`locality_blocks` must lie between 0 and `num_hidden_layers` = 3"):
+        tiny_m2d_clap_audio_config(locality_blocks=4)
+
+
+def test_similarities_of_the_last_block_are_its_attention_without_the_class_token():
+    model = make_model()
+    features = torch.randn(2, 98, 80, generator=torch.Generator().manual_seed(5))
+    states = []
+    with torch.no_grad():
+        query_key, value_value = model.last_block_similarities(features)
+        _, layout = model.encode(features, layer_inputs=states)
+        layer, heads = model.layers[-1], 3
+        hidden = layer.attn_norm(states[-1].view(2, 35, 24))  # frequency-major: 5 bands x 7 columns
+        parts = [project(hidden) for project in (layer.attn.q_proj, layer.attn.k_proj, layer.attn.v_proj)]
+        for found, (left, right) in ((query_key, parts[:2]), (value_value, parts[2:] * 2)):
+            for asking in range(7):
+                wanted = torch.zeros(2, 7)
+                for band in range(5):
+                    for head in range(heads):
+                        cut = slice(8 * head, 8 * head + 8)
+                        one = left[:, band * 7 + asking, cut].unsqueeze(1)
+                        share = (one @ right[..., cut].transpose(1, 2) / 8**0.5).softmax(-1)[:, 0]
+                        wanted += share.view(2, 5, 7).sum(1) / (5 * heads)
+                torch.testing.assert_close(found[:, asking], wanted, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="at most `max_frames` = 112 frames, got 120"):
+        model.last_block_similarities(torch.zeros(1, 120, 80))

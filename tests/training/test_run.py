@@ -32,6 +32,7 @@ CONFIGS = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
 EXPORTED = {
     "m2d_base": ("M2dClapAudioModel", "m2d_clap.audio_model."),
     "m2d_clap": ("M2dClapModel", "m2d_clap."),
+    "mga_clap": ("MgaClapModel", ""),
     "slap": ("SlapModel", "slap."),
 }
 NO_TEXT = ("m2d_base", "m2d_clap_stage1")  # without text tower
@@ -281,6 +282,7 @@ def test_the_printed_commands_name_programs_that_the_shell_finds(tmp_path, monke
     monkeypatch.setenv("PATH", "/usr/bin")
     commands = next_commands(Path("runs/x"), [Path("runs/x/examples/a.wav")], ["rain"])
     assert [shlex.split(command)[0] for command in commands] == [
+        "my env/bin/hf-audiolang",
         "my env/bin/hf-audiolang",
         "my env/bin/hf-audiolang",
         "my env/bin/python",

@@ -23,6 +23,7 @@ class M2dClapAudioConfig(PreTrainedConfig):
     patch_frames: int = 16  # IV-A1
     max_frames: int = 608  # frames the position table covers; longer clips are encoded in pieces of this length
     feature_frame_rate_hz: float | int = 100.0  # input frames per second, hop 10 ms; IV-A1
+    locality_blocks: int = 0  # last blocks whose attention output is their values; MGA-CLAP 3.3 has 1, M2D none
 
     def validate_patches(self):
         """Raises if the mel bins are not a whole number of patches, or no patch fits into `max_frames`."""
@@ -35,6 +36,14 @@ class M2dClapAudioConfig(PreTrainedConfig):
             raise ValueError(
                 f"`max_frames` must be at least `patch_frames` = {self.patch_frames}, got {self.max_frames}. Enlarge "
                 "it to the longest input, in frames."
+            )
+
+    def validate_locality(self):
+        """Raises if there are not so many blocks."""
+        if not 0 <= self.locality_blocks <= self.num_hidden_layers:
+            raise ValueError(
+                f"`locality_blocks` must lie between 0 and `num_hidden_layers` = {self.num_hidden_layers}, got "
+                f"{self.locality_blocks}. MGA-CLAP's value is 1."
             )
 
     def validate_widths(self):

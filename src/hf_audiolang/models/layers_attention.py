@@ -310,6 +310,24 @@ def padded_attention(
     return F.scaled_dot_product_attention(*heads_first, attn_mask=keep).transpose(1, 2), None
 
 
+def step_similarities(left: Tensor, right: Tensor, num_heads: int) -> Tensor:
+    """Softmax of products between the tokens of time steps (MGA-CLAP Figure 3): rows of sum 1, (B, T', T').
+
+    Args:
+        left: (B, T', rows, D) queries, or values.
+        right: (B, T', rows, D) keys, or values.
+        num_heads: heads that D is split into.
+
+    Returns:
+        The mean over heads and over the rows of the step that asks, the sum over the rows of the other.
+    """
+    steps, rows, width = left.shape[1:]
+    left, right = (part.flatten(1, 2).unflatten(2, (num_heads, -1)).transpose(1, 2) for part in (left, right))
+    scores = left @ right.transpose(2, 3) * (width // num_heads) ** -0.5
+    weights = scores.softmax(-1, dtype=torch.float32).mean(1)  # (B, T' * rows, T' * rows)
+    return weights.unflatten(2, (steps, rows)).sum(3).unflatten(1, (steps, rows)).mean(2)
+
+
 class CrossAttention(nn.Module):
     """Text queries attend to audio tokens; keys and values are computed on real audio tokens only."""
 
@@ -342,4 +360,5 @@ __all__ = [
     "packed_attention",
     "padded_attention",
     "padding_mask",
+    "step_similarities",
 ]

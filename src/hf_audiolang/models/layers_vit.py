@@ -14,11 +14,24 @@ from .layers_packing import PackedLayout
 
 
 class VitLayer(GradientCheckpointingLayer):
-    """Pre-norm block `x + attention(norm(x))`, then `x + mlp(norm(x))`."""
+    """Pre-norm block `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 
-    def __init__(self, config, hidden_size: int, num_heads: int, intermediate_size: int, layer_norm_eps: float):
+    With `is_local` the attention output is the values themselves, each token's own: MGA-CLAP's locality-aware block
+    (3.3). Queries and keys then stay without gradient.
+    """
+
+    def __init__(
+        self,
+        config,
+        hidden_size: int,
+        num_heads: int,
+        intermediate_size: int,
+        layer_norm_eps: float,
+        is_local: bool = False,
+    ):
         """`config` only says how attention is computed."""
         super().__init__()
+        self.is_local = is_local
         self.attn_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.attn = SelfAttention(config, use_bias=True, hidden_size=hidden_size, num_heads=num_heads)
         self.mlp_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
@@ -26,9 +39,16 @@ class VitLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor | None]:
         """Returns (N, D) from packed (N, D), and the attention weights, if the back end gives them."""
-        update, weights = self.attn(self.attn_norm(hidden_states), None, layout, None)
+        if self.is_local:
+            update, weights = self.attn.o_proj(self.attn.v_proj(self.attn_norm(hidden_states))), None
+        else:
+            update, weights = self.attn(self.attn_norm(hidden_states), None, layout, None)
         hidden_states = hidden_states + update
         return hidden_states + self.mlp(self.mlp_norm(hidden_states)), weights
+
+    def unused_parameters(self) -> list[nn.Parameter]:
+        """Parameters that `forward` never reads."""
+        return [*self.attn.q_proj.parameters(), *self.attn.k_proj.parameters()] if self.is_local else []
 
     def pool(self, hidden_states: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor]:
         """What `forward` gives at the first token of each sequence, without computing the others.

@@ -17,6 +17,7 @@ from transformers import initialization as init
 from transformers.utils import can_return_tuple, logging
 
 from .configuration_m2d_clap_audio import M2dClapAudioConfig
+from .layers_attention import step_similarities
 from .layers_packing import PackedLayout, drop_leading_token, pack, prepend_token, unpack
 from .layers_pooling import masked_mean
 from .layers_position import resize_table_2d, sincos_table_2d
@@ -117,9 +118,24 @@ class M2dClapAudioModel(StrictTowersMixin, PreTrainedModel):
         super().__init__(config)
         self.embeddings = M2dClapAudioEmbeddings(config)
         sizes = (config.hidden_size, config.num_attention_heads, config.intermediate_size, config.layer_norm_eps)
-        self.layers = nn.ModuleList(VitLayer(config, *sizes) for _ in range(config.num_hidden_layers))
+        num_plain = config.num_hidden_layers - config.locality_blocks
+        self.layers = nn.ModuleList(
+            VitLayer(config, *sizes, is_local=layer >= num_plain) for layer in range(config.num_hidden_layers)
+        )
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
+        self._freeze_unused()
+
+    def train(self, mode: bool = True) -> "M2dClapAudioModel":
+        """Switches the mode; what the locality-aware blocks do not use stays without gradient."""
+        super().train(mode)
+        self._freeze_unused()  # from_pretrained makes every parameter trainable, and ends with eval()
+        return self
+
+    def _freeze_unused(self) -> None:
+        for layer in self.layers:
+            for parameter in layer.unused_parameters():
+                parameter.requires_grad_(False)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -241,6 +257,31 @@ class M2dClapAudioModel(StrictTowersMixin, PreTrainedModel):
         if layer_inputs is not None:
             layer_inputs[:] = [self._join_pieces(state, layout, clips, rows, grid) for state in layer_inputs]
         return self._join_pieces(tokens, layout, clips, rows, grid), clips
+
+    def last_block_similarities(self, input_features: Tensor) -> tuple[Tensor, Tensor]:
+        """How alike output frames are in the last block, by queries and keys and by values (MGA-CLAP Figure 3).
+
+        Args:
+            input_features: (B, T, F) normalised log-mel, clips of one length of at most `config.max_frames`.
+
+        Returns:
+            Softmax of query-key and of value-value products of the patches, without the class token, both
+            (B, T', T') with rows of sum 1; see `step_similarities`.
+
+        Raises:
+            ValueError: for clips longer than the position table.
+        """
+        if input_features.shape[1] > self.config.max_frames:
+            raise ValueError(
+                f"`input_features` must have at most `max_frames` = {self.config.max_frames} frames, got "
+                f"{input_features.shape[1]}: pieces of a longer clip do not see each other. Pass a shorter clip."
+            )
+        states: list[Tensor] = []
+        _, layout = self.encode(input_features, layer_inputs=states)
+        layer, heads = self.layers[-1], self.config.num_attention_heads
+        tokens = layer.attn_norm(self.time_steps(unpack(states[-1], layout), input_features.shape[1]))
+        query, key, value = (project(tokens) for project in (layer.attn.q_proj, layer.attn.k_proj, layer.attn.v_proj))
+        return step_similarities(query, key, heads), step_similarities(value, value, heads)
 
     def time_steps(self, tokens: Tensor, num_frames: int) -> Tensor:
         """Tokens of each output frame: (B, N, ...) -> (B, T', bands, ...) for a batch of `num_frames` input frames."""

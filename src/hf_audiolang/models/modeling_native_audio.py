@@ -17,6 +17,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import can_return_tuple, logging
 
 from .configuration_native_audio import AST, WHISPER, NativeAudioConfig
+from .layers_attention import step_similarities
 from .layers_packing import PackedLayout, pack
 from .layers_pooling import masked_mean
 from .layers_spec_augment import spec_augment
@@ -209,17 +210,10 @@ class NativeAudioModel(StrictTowersMixin, PreTrainedModel):
         tokens = self.time_steps(layer.layernorm_before(states)[:, AST_LEADING_TOKENS:], input_features.shape[1])
         tokens = tokens[:, : int(frame_mask[0].sum())]  # (B, T', rows, D)
         query, key, value = (
-            project(tokens).flatten(1, 2).unflatten(2, (heads, -1)).transpose(1, 2)  # (B, H, T' * rows, D / H)
+            project(tokens)  # (B, T', rows, D)
             for project in (layer.attention.q_proj, layer.attention.k_proj, layer.attention.v_proj)
         )
-        steps, rows = tokens.shape[1:3]
-
-        def similarity(left: Tensor, right: Tensor) -> Tensor:
-            scores = left @ right.transpose(2, 3) * layer.attention.scaling
-            weights = scores.softmax(-1, dtype=torch.float32).mean(1)  # (B, T' * rows, T' * rows)
-            return weights.unflatten(2, (steps, rows)).sum(3).unflatten(1, (steps, rows)).mean(2)
-
-        return similarity(query, key), similarity(value, value)
+        return step_similarities(query, key, heads), step_similarities(value, value, heads)
 
     def _native_input(self, input_features: Tensor, input_features_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """The features as the native model wants them, of fixed length, and the mask (B, T') of its output frames."""

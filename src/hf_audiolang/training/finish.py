@@ -177,6 +177,7 @@ def next_commands(
         return [f"{programs}hf-audiolang embed {folder} --output sounds.safetensors --model {model}", evaluate]
     return [
         f"{programs}hf-audiolang classify {sound} --labels {shlex.quote(', '.join(labels))} --model {model}",
+        f"{programs}hf-audiolang detect {sound} --labels {shlex.quote(', '.join(labels))} --model {model}",
         f"{programs}hf-audiolang search {shlex.quote(labels[0])} {folder} --model {model}",
         evaluate,
     ]
