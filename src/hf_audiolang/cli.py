@@ -9,6 +9,7 @@
     hf-audiolang ground FILE "a dog barks twice" --model DIR
     hf-audiolang explain FILE --model DIR
     hf-audiolang map FOLDER --model DIR
+    hf-audiolang codewords MODEL --data FOLDER --report DIR
     hf-audiolang compare RUN RUN...
     hf-audiolang convert SYSTEM CHECKPOINT FOLDER --set KEY=VALUE --set KEY=VALUE
     hf-audiolang bench frontend
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_ground,
         _add_explain,
         _add_map,
+        _add_codewords,
         _add_compare,
         _add_convert,
         _add_bench,
@@ -161,6 +163,29 @@ def _add_map(commands) -> None:
     command.add_argument("--csv", default=None, metavar="OUT.csv", help="also write the points to a file")
     _add_model_arguments(command)
     _add_json_argument(command)
+
+
+def _add_codewords(commands) -> None:
+    codewords = _add_command(commands, "codewords", "codewords", "tell what the codewords of a MGA-CLAP model mean")
+    codewords.add_argument("model", metavar="MODEL", help="folder of a trained model, or the id of one on the Hub")
+    codewords.add_argument(
+        "--data",
+        default="sound_scenes",
+        metavar="FOLDER|HUB_ID",
+        help="your own clips with captions or labels (default: %(default)s, the embedded synthetic data)",
+    )
+    codewords.add_argument("--split", default="test", help="part of the data (default: %(default)s)")
+    codewords.add_argument("--size", type=int, default=200, help="number of clips (default: %(default)s)")
+    codewords.add_argument(
+        "--texts",
+        nargs="+",
+        default=None,
+        metavar="FILE|WORDS",
+        help='what codewords are named by: a file with a text per line, or words: "dog, siren" (default: the labels '
+        "of the clips, or without any their captions)",
+    )
+    codewords.add_argument("--report", default="codewords", metavar="DIR", help="to write (default: %(default)s)")
+    codewords.add_argument("--device", default=None, help="cpu, cuda, ... (default: cuda if there is one)")
 
 
 def _add_compare(commands) -> None:

@@ -162,9 +162,9 @@ def _draw(findings: CodewordFindings, processor: ProcessorMixin, folder: Path) -
         f"codeword {codeword}: {names_text(findings, codeword)}   ·   weight {weight:.2%}"
         for codeword, weight in zip(curves.codewords, curves.weights, strict=True)
     ]
-    note = "what it has most more of than other clips, by name" + (
-        "   ·   bars and shading: when it is really heard" if curves.record.events else ""
-    )
+    note = "codewords that this clip has more of than others, no two of one name"
+    if curves.record.events:
+        note += "   ·   bars and shading: when a sound is really there"
     drawn.append(
         plot_codeword_frames(curves.record, processor, curves.scores, names, folder / "frames.png", note=note)
     )

@@ -37,7 +37,7 @@ from .metrics.detections import FrameScores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import SubFigure
 
 GRID = "#E6E6E6"
 LOWEST_WEIGHT = 0.01  # of the logarithmic axis, times an equal weight; smaller ones are drawn there
@@ -166,30 +166,15 @@ def plot_block_maps(clips: Sequence[tuple[Record, BlockMaps]], output: str | Pat
         MissingResourceError: if matplotlib is not installed.
     """
     with house_style():
-        parts = [(_map_heights(record), record, maps) for record, maps in clips]
-        heights = [height for own, _, _ in parts for height in own]
-        figure = new_figure(10.6, 0.4 + sum(heights) + 1.2 * len(clips))
-        rows = figure.add_gridspec(len(clips), 1, height_ratios=[sum(own) for own, _, _ in parts], hspace=0.16)
-        for cell, (own, record, maps) in zip(rows, parts, strict=True):
-            grid = cell.subgridspec(len(own), 2, height_ratios=own, hspace=0.02)
-            for column, (similarities, ratio, what) in enumerate(
-                (
-                    (maps.query_key, maps.query_key_ratio, "queries and keys"),
-                    (maps.value_value, maps.value_value_ratio, "values and values"),
-                )
-            ):
-                axes = [figure.add_subplot(grid[row, column]) for row in range(len(own))]
-                _draw_map(figure, axes[-1], similarities, maps, record)
-                axes[-1].set_ylabel("time of the asking frame (s)" if column == 0 else "")
-                if len(axes) > 1:
-                    _draw_events(axes[0], record, _label_colours([record]))
-                    axes[0].set_xlim(axes[-1].get_xlim())
-                    axes[0].tick_params(labelbottom=False, labelleft=column == 0)
-                if column == 0:
-                    axes[0].set_title(_wrapped(_title_of(record)), loc="left", fontsize=12, pad=24, parse_math=False)
-                _draw_line(axes[0], what if ratio is None else f"{what}   ·   inside / across events {ratio:.2f}")
+        heights = [_map_heights(record) for record, _ in clips]
+        figure = new_figure(10.6, 0.4 + sum(sum(own) + 1.2 for own in heights))
+        rows = figure.subfigures(
+            len(clips), 1, squeeze=False, hspace=0.04, height_ratios=[sum(own) + 1.2 for own in heights]
+        )
+        for part, own, (record, maps) in zip(rows[:, 0], heights, clips, strict=True):
+            _draw_maps(part, own, record, maps)
         if note:
-            figure.supxlabel("\n".join(textwrap.wrap(note, 130)), x=0.02, ha="left", fontsize=9, color=FAINT)
+            figure.supxlabel("\n".join(textwrap.wrap(note, 150)), x=0.02, ha="left", fontsize=9, color=FAINT)
         return save_figure(figure, output)
 
 
@@ -279,7 +264,26 @@ def _map_heights(record: Record) -> list[float]:
     return [*([0.15 + EVENT_INCHES * num_labels] if num_labels else []), MAP_INCHES]
 
 
-def _draw_map(figure: "Figure", axes: "Axes", similarities: np.ndarray, maps: BlockMaps, record: Record) -> None:
+def _draw_maps(figure: "SubFigure", heights: Sequence[float], record: Record, maps: BlockMaps) -> None:
+    """Both maps of a clip side by side, each under the clip's events."""
+    grid = figure.add_gridspec(len(heights), 2, height_ratios=heights, hspace=0.02)
+    ratios = (maps.query_key_ratio, maps.value_value_ratio)
+    names = ("queries and keys", "values and values")
+    for column, similarities in enumerate((maps.query_key, maps.value_value)):
+        axes = [figure.add_subplot(grid[row, column]) for row in range(len(heights))]
+        _draw_map(figure, axes[-1], similarities, maps, record)
+        axes[-1].set_ylabel("time of the asking frame (s)" if column == 0 else "")
+        if len(axes) > 1:
+            _draw_events(axes[0], record, _label_colours([record]))
+            axes[0].set_xlim(axes[-1].get_xlim())
+            axes[0].tick_params(labelbottom=False, labelleft=column == 0)
+        if column == 0:
+            axes[0].set_title(_wrapped(_title_of(record)), loc="left", fontsize=12, pad=24, parse_math=False)
+        ratio = "" if ratios[column] is None else f"   ·   inside / across events {ratios[column]:.2f}"
+        _draw_line(axes[0], f"{names[column]}{ratio}")
+
+
+def _draw_map(figure: "SubFigure", axes: "Axes", similarities: np.ndarray, maps: BlockMaps, record: Record) -> None:
     """One map (T, T) in multiples of an equal share, with the borders of the events."""
     relative, seconds = similarities * len(similarities), float(maps.edges[-1])
     others = relative[~np.eye(len(relative), dtype=bool)]
