@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from evaluation_fakes import SAMPLING_RATE
 from matplotlib.figure import Figure
+from transformers import ClapFeatureExtractor
 
 from hf_audiolang.data.audio_io import AudioError
 from hf_audiolang.data.records import Record
 from hf_audiolang.evaluation import figures_events as module
 from hf_audiolang.evaluation.events import EventRule
 from hf_audiolang.evaluation.figures_events import clock_text, highest_columns, level_overview, plot_events
-from hf_audiolang.evaluation.figures_style import draw_level
+from hf_audiolang.evaluation.figures_style import draw_level, mel_centres_hz
 from hf_audiolang.evaluation.metrics.psds import FrameScores
 
 
@@ -157,6 +158,13 @@ def test_silence_is_dark():
     np.testing.assert_array_equal(image.get_array(), -70)
     other = draw_level(axes, np.array([[-30.0, -20.0, -10.0]]), np.array([100.0, 200.0, 400.0]), 0.1)
     assert other.get_clim() == (-20, 0)
+
+
+def test_the_mel_bins_of_clap_lie_where_its_filters_peak():
+    extractor = ClapFeatureExtractor(truncation="rand_trunc")
+    bins_hz = np.linspace(0, 24000, 513)
+    peaks = bins_hz[extractor.mel_filters_slaney.argmax(axis=0)]
+    np.testing.assert_allclose(mel_centres_hz(extractor, 64), peaks, atol=24)  # half a bin
 
 
 def test_unreadable_recordings_and_faulty_columns_are_refused(tmp_path):
