@@ -220,3 +220,9 @@ def test_real_files_through_the_real_processor_give_the_features_of_each_clip_al
     assert (batch["labels"][padding] == -100).all()
     assert torch.equal(batch["labels"][~padding], batch["input_ids"][~padding])
     assert batch["audio_seconds"] == pytest.approx(1.0 + 0.06 + 0.55 + 1.0, abs=1e-3)
+
+
+def test_captions_lose_their_punctuation_where_the_model_wants_it():
+    items = [(_record(0.35, ("A b.",)), 5)]
+    assert _batch(_collator(), items)["input_ids"].tolist() == [[1, 65, 32, 98, 46]]
+    assert _batch(_collator(cleans_captions=True), items)["input_ids"].tolist() == [[1, 97, 32, 98, 32]]

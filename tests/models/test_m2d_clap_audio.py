@@ -464,7 +464,7 @@ def test_similarities_of_the_last_block_are_its_attention_without_the_class_toke
     states = []
     with torch.no_grad():
         query_key, value_value = model.last_block_similarities(features)
-        _, layout = model.encode(features, layer_inputs=states)
+        model.encode(features, layer_inputs=states)
         layer, heads = model.layers[-1], 3
         hidden = layer.attn_norm(states[-1].view(2, 35, 24))  # frequency-major: 5 bands x 7 columns
         parts = [project(hidden) for project in (layer.attn.q_proj, layer.attn.k_proj, layer.attn.v_proj)]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_mga_clap_config
 from transformers import AutoModel, ModernBertConfig
 
 from hf_audiolang import LogMelFeatureExtractor, SlapConfig
@@ -73,6 +74,28 @@ def test_objective_keys_overwrite_the_models_config_and_nothing_else():
 def test_an_objective_key_that_the_model_does_not_know_is_refused():
     with pytest.raises(ValueError, match=r"`masking_ratio` is 0\.3, but a ModernBertConfig has no such field"):
         override_objective(ModernBertConfig(), settings("--masking_ratio", "0.3").model)
+
+
+def test_special_tokens_are_no_words(tokenizer):
+    config = tiny_mga_clap_config()
+    fit_vocabulary(config, tokenizer, is_exact=True)
+    ids = {tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}
+    assert set(config.special_token_ids) == ids
+    assert config.text_config.vocab_size == len(tokenizer)
+
+
+def test_keys_of_mga_clap_reach_the_system_and_its_audio_tower():
+    config = tiny_mga_clap_config()
+    keys = ["--aggregation", "mean", "--hard_negative_gamma", "0", "--affinity_divisor", "7", "--locality_blocks", "0"]
+    override_objective(config, settings(*keys).model)
+    assert (config.aggregation, config.hard_negative_gamma, config.affinity_divisor) == ("mean", 0.0, 7.0)
+    assert config.audio_config.locality_blocks == 0
+    with pytest.raises(ValueError, match="does not allow"):
+        override_objective(config, settings("--locality_blocks", "9").model)
+    with pytest.raises(ValueError, match="does not allow"):
+        override_objective(config, settings("--aggregation", "sum").model)
+    with pytest.raises(ValueError, match="`locality_blocks` is 1, but a SlapAudioConfig has no such field"):
+        override_objective(small_config(), settings("--locality_blocks", "1").model)
 
 
 def test_the_built_model_follows_the_run(config_folder, tokenizer):

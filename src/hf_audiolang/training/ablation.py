@@ -138,7 +138,7 @@ def run_plan(plan: AblationPlan) -> dict[str, list[dict]]:
         arm name -> one dict per seed with `values`, `choice` and `run`.
     """
     results: dict[str, list[dict]] = {arm.name: [] for arm in plan.arms}
-    for arm, seed in ((arm, seed) for arm in plan.arms for seed in arm.seeds):
+    for arm, seed in [(arm, seed) for arm in plan.arms for seed in arm.seeds]:
         config = arm_config(plan, arm, seed)
         if not (Path(config.train.output_dir) / REPORT_FILE).is_file():
             logger.info(f"Training {arm.name}, seed {seed}.")
