@@ -37,16 +37,18 @@ def random_rows(count, seed=0):
 class RaggedModel(TableModel):
     """As TableModel, for clips that end inside a frame; remembers its inputs."""
 
+    frame_samples = FRAME_SAMPLES
+
     def __init__(self, audio_table=TABLE, text_table=TABLE):
         super().__init__(audio_table, text_table)
         self.inputs = []
 
     def get_audio_frame_features(self, input_features, input_features_mask):
         self.inputs.append(input_features.clone())
-        missing = -input_features.shape[1] % FRAME_SAMPLES
+        missing = -input_features.shape[1] % self.frame_samples
         samples = nn.functional.pad(input_features * input_features_mask, (0, missing))
-        counts = nn.functional.pad(input_features_mask, (0, missing)).unflatten(1, (-1, FRAME_SAMPLES)).sum(-1)
-        frames = samples.unflatten(1, (-1, FRAME_SAMPLES)).sum(-1) / counts.clamp(min=1)
+        counts = nn.functional.pad(input_features_mask, (0, missing)).unflatten(1, (-1, self.frame_samples)).sum(-1)
+        frames = samples.unflatten(1, (-1, self.frame_samples)).sum(-1) / counts.clamp(min=1)
         return SimpleNamespace(frame_features=self.features_of(frames), frame_mask=counts > 0)
 
     def features_of(self, frames):
@@ -88,7 +90,7 @@ def fixed_processor(min_seconds, max_seconds):
     return processor
 
 
-@pytest.mark.parametrize(("window", "overlap"), [(None, 0), (1.0, 0), (1.29, 0), (1.0, 0.5), (0.7, 0.93)])
+@pytest.mark.parametrize(("window", "overlap"), [(None, 0), (1.0, 0), (1.29, 0), (2.3, 0), (1.0, 0.5), (0.7, 0.93)])
 def test_windows_give_the_scores_of_the_whole(window, overlap):
     rows = random_rows(47)
     options = FrameScoreOptions(window, overlap, reading=AudioOptions(batch_seconds=2.6))
@@ -116,6 +118,24 @@ def test_windows_start_on_whole_frames_and_the_last_one_is_full():
     )
     positions = {frame: [frame - start for start in (0, 5, 10, 12) if 0 <= frame - start < 8] for frame in range(20)}
     assert overlapped.scores[:, 0].tolist() == pytest.approx([np.mean(positions[frame]) for frame in range(20)])
+
+
+def test_whole_frames_are_counted_past_rounding():
+    model = PositionModel()
+    model.frame_samples, model.config.audio_config.frame_rate_hz = 16, 6.25
+    assert 4.64 * 6.25 < 29  # of floating point
+    clip = Record("clip", np.zeros(928, dtype=np.float32), SAMPLING_RATE)
+    found = score_frames(model, TableProcessor(), clip, np.ones((1, 1)), FrameScoreOptions(4.64))
+    assert found.scores[:, 0].tolist() == [*range(29), *range(29)]
+
+
+def test_a_clip_as_long_as_a_window_is_one_piece():
+    rows = random_rows(13)
+    clip = Record("clip", sound(rows).audio[:125], SAMPLING_RATE)  # 12.5 frames
+    model = RaggedModel()
+    found = score_frames(model, TableProcessor(max_seconds=1.25), clip, TEXTS)
+    assert [batch.shape for batch in model.inputs] == [(1, 125)]
+    np.testing.assert_allclose(found.scores, TABLE[rows] @ TEXTS.T, atol=1e-6)
 
 
 def test_a_file_is_read_window_by_window(tmp_path, monkeypatch):
@@ -244,14 +264,23 @@ def test_systems_score_clips_of_every_length_as_their_frames_say(family):
             np.testing.assert_array_equal(found.scores[-1], found.scores[-2])
 
 
-def test_clap_is_asked_for_a_clip_around_each_frame(clap):  # noqa: F811
+def test_clap_is_asked_for_a_clip_around_each_frame(clap, monkeypatch):  # noqa: F811
     model, processor = clap
+    batch_sizes = []
+
+    def embed(input_features, **inputs):
+        batch_sizes.append(len(input_features))
+        return type(model).get_audio_features(model, input_features, **inputs)
+
+    monkeypatch.setattr(model, "get_audio_features", embed)
     noise = np.random.default_rng(0).standard_normal(2 * 48000 + 4800).astype(np.float32) / 10
     texts = embed_labels(model, processor, ["a dog", "rain"])
     record = Record("noise", noise, 48000)
-    found = score_frames(
-        model, processor, record, texts, FrameScoreOptions(clip_window_seconds=0.8, clip_hop_seconds=0.5)
+    options = FrameScoreOptions(
+        clip_window_seconds=0.8, clip_hop_seconds=0.5, reading=AudioOptions(batch_seconds=20.0)
     )
+    found = score_frames(model, processor, record, texts, options)
+    assert batch_sizes == [2, 2, 1]  # CLAP fills each clip to 10 s
     assert found.edges.tolist() == pytest.approx([0, 0.5, 1.0, 1.5, 2.0, 2.1])
     starts = [0.0, 0.35, 0.85, 1.3, 1.3]  # centred on .25, .75, ...; inside the file
     pieces = [noise[round(start * 48000) : round((start + 0.8) * 48000)] for start in starts]

@@ -136,6 +136,13 @@ def test_frames_that_match_reach_one_and_chance_is_a_constant_score():
     assert max(control["grounding/PSDS1"], control["grounding/frame_AP"]) < 0.8
 
 
+def test_the_strict_score_asks_for_more_of_an_event():
+    table = np.eye(3, dtype=np.float32)
+    records = [clip("a", [0] * 12 + [2] * 28, ("sound 0", [[0.0, 2.0]]))]  # 60 % of it
+    found = grounding.evaluate(TableModel(table, table), TableProcessor(), records)
+    assert (found["grounding/PSDSm"], found["grounding/PSDS1"]) == (1.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("segment", "message"),
     [

@@ -33,7 +33,6 @@ logger = logging.get_logger(__name__)
 BARE_LABEL = ("{label}",)  # MGA-CLAP's detection script; sentences lower the frame score (mga_clap, section 14)
 WINDOW_SECONDS = 30.0  # our choice, for feature extractors without a limit
 TIME_TOLERANCE = 1e-6  # frames: 2.0000001 frames are two
-WINDOW_TOLERANCE = 0.05  # frames: an encoder that stretches 10.01 s has 31.97 frames in 10 s, which are 32
 
 
 @dataclass(frozen=True)
@@ -293,7 +292,7 @@ class _Layout:
         num_frames = num_frames_in(seconds, frame_rate_hz)
         if seconds <= window_seconds + TIME_TOLERANCE:
             return cls(seconds, frame_rate_hz, num_frames, [0])
-        window_frames = max(1, math.floor(window_seconds * frame_rate_hz + WINDOW_TOLERANCE))
+        window_frames = max(1, math.floor(window_seconds * frame_rate_hz + TIME_TOLERANCE))
         step = max(1, window_frames - round(overlap * window_frames))
         last = max(0, num_frames - window_frames)
         return cls(seconds, frame_rate_hz, window_frames, [*range(0, last, step), last])
