@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""Arms become runs that differ in their own keys alone; settings are chosen before the test; the table is their mean."""
+"""Arms become runs that differ in their own keys alone, settings are chosen before the test, a row is their mean."""
 
 import json
 from pathlib import Path

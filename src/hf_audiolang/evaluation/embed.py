@@ -236,14 +236,18 @@ def map_texts(
         raise ValueError(f"`texts` holds {what}, of {len(texts)} in all. Give texts with at least one word.")
     distinct = sorted(dict.fromkeys(texts), key=len)  # stable: deterministic batches
     row_of_text = {text: row for row, text in enumerate(distinct)}
-    limits = _text_limits(model, processor)
     parts = []
     with evaluation_mode(model):
         for start in range(0, len(distinct), batch_size):
-            batch = distinct[start : start + batch_size]
-            inputs = processor.tokenizer(batch, padding=True, return_tensors="pt", **limits)
-            parts.append(forward({name: value.to(_device(model)) for name, value in inputs.items()}))
+            parts.append(forward(tokenized(model, processor, distinct[start : start + batch_size])))
     return np.concatenate(parts)[[row_of_text[text] for text in texts]]
+
+
+def tokenized(model: nn.Module, processor: AudioProcessor, texts: Sequence[str]) -> dict[str, Tensor]:
+    """What the tokenizer makes of texts, cut to the text encoder's limit, on the device of the model."""
+    limits = _text_limits(model, processor)
+    inputs = processor.tokenizer(list(texts), padding=True, return_tensors="pt", **limits)
+    return {name: value.to(_device(model)) for name, value in inputs.items()}
 
 
 class RecordReader:
@@ -424,4 +428,5 @@ __all__ = [
     "map_texts",
     "split_waveform",
     "sum_over_pieces",
+    "tokenized",
 ]

@@ -10,6 +10,7 @@ a hit at k if any of its own K_i captions is in the top k. Ties count against th
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
@@ -20,6 +21,7 @@ from hf_audiolang.data.records import Record
 
 from .embed import AudioOptions, RecordEmbeddings, embed_records, embed_texts, longest_seconds
 from .metrics import RelevantRanks, chance_recall_at_k, relevant_ranks, retrieval_metrics
+from .pair_scores import pair_similarities, scores_pairs
 from .results import TaskResult, task_record
 
 
@@ -59,7 +61,11 @@ def evaluate(
     clip_of_caption = np.repeat(np.arange(len(embedded.records)), [len(r.captions) for r in embedded.records])
     if getattr(getattr(model, "config", None), "clean_captions", False):
         captions = [clean_caption(caption) for caption in captions]
-    text_embeds = embed_texts(model, processor, captions)  # (sum K_i, E)
+    if scores_pairs(model):  # a clip stands for itself, a caption for its similarities to all clips
+        text_embeds = pair_similarities(model, processor, dataset, captions, options=options)  # (sum K_i, N)
+        embedded = replace(embedded, embeds=np.eye(len(embedded.records), dtype=text_embeds.dtype))
+    else:
+        text_embeds = embed_texts(model, processor, captions)  # (sum K_i, E)
 
     own_clip = [[clip] for clip in clip_of_caption]
     own_captions = _inverted(own_clip, len(embedded.records))

@@ -137,8 +137,9 @@ def run_plan(plan: AblationPlan) -> dict[str, list[dict]]:
     Returns:
         arm name -> one dict per seed with `values`, `choice` and `run`.
     """
-    results: dict[str, list[dict]] = {arm.name: [] for arm in plan.arms}
-    for arm, seed in [(arm, seed) for arm in plan.arms for seed in arm.seeds]:
+    results: dict[str, list[dict]] = {row.name: [] for row in plan.arms}
+    runs = [(arm, seed) for arm in plan.arms for seed in arm.seeds]
+    for arm, seed in runs:
         config = arm_config(plan, arm, seed)
         if not (Path(config.train.output_dir) / REPORT_FILE).is_file():
             logger.info(f"Training {arm.name}, seed {seed}.")
