@@ -31,11 +31,13 @@ class LevelExtractor:
 
     sampling_rate, hop_length, f_min, f_max, log = SAMPLING_RATE, 10, 20.0, 8000.0, "db"
 
-    def __init__(self, filled=0):
+    def __init__(self, filled=0, max_seconds=None):
         self.filled = filled
+        self.max_seconds = max_seconds
 
     def __call__(self, waveforms, sampling_rate, return_tensors):
         (waveform,) = waveforms
+        waveform = waveform[: round(self.max_seconds * SAMPLING_RATE)] if self.max_seconds else waveform
         frames = np.pad(waveform, (0, -len(waveform) % 10)).reshape(-1, 10).mean(axis=1) * 1000  # (T,)
         frames = np.append(frames, np.full(max(0, self.filled - len(frames)), 90.0))
         return {"input_features": np.stack([frames, frames - 20], axis=-1)[None]}
@@ -149,6 +151,9 @@ def test_a_long_recording_is_read_in_pieces_at_their_places(monkeypatch):
     overview = level_overview(sound(levels), LevelExtractor(), 32.4, max_columns=162)
     assert np.flatnonzero(overview[:, 0] > 30).tolist() == [1, 52, 125, 161]
     assert pieces == [(0, 10), (10, 10), (20, 10), (30, 10)]
+    # an extractor that cuts what is longer is given what it takes
+    np.testing.assert_array_equal(level_overview(sound(levels), LevelExtractor(0, 2.5), 32.4, 162), overview)
+    assert pieces[4:6] == [(0, 2.5), (2.5, 2.5)]
 
 
 def test_silence_is_dark():

@@ -21,6 +21,7 @@ from hf_audiolang.data.audio_io import record_waveform
 from hf_audiolang.data.records import Record
 
 from .capabilities import AudioProcessor, feature_extractor_of
+from .embed import AudioOptions, longest_seconds
 from .events import DetectedEvent, EventRule, find_events
 from .figures_style import (
     COLOURS,
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 
 MAX_LANES = 8
 MAX_COLUMNS = 1500  # a picture of 10 inches has as many points
-WINDOW_SECONDS = 10.0  # of the log-mel; no feature extractor with a limit has a shorter one
+WINDOW_SECONDS = 10.0  # of the log-mel, or the feature extractor's limit if that is shorter
+MANY_STEPS = 400  # of a curve, which is drawn thinner then
 MAX_LABEL = 64  # characters that fit beside the note of a lane
 TICK_SECONDS = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800)
 MINUTE, HOUR = 60, 3600
@@ -108,7 +110,7 @@ def level_overview(
 ) -> np.ndarray:
     """Log-mel (columns, F) in dB of a recording of any length: the mean power of the frames in each column.
 
-    Ten seconds of the recording are in memory at a time.
+    At most ten seconds of the recording are in memory at a time.
 
     Args:
         record: the recording.
@@ -118,9 +120,10 @@ def level_overview(
     """
     rate, hop = extractor.sampling_rate, extractor.hop_length
     num_columns = min(max_columns, max(1, math.ceil(seconds * rate / hop)))
+    window_seconds = longest_seconds(extractor, AudioOptions(max_seconds=WINDOW_SECONDS))
     power, counts = None, np.zeros(num_columns)
-    for start in np.arange(0, seconds, WINDOW_SECONDS):
-        waveform = record_waveform(record, rate, float(start), WINDOW_SECONDS)
+    for start in np.arange(0, seconds, window_seconds):
+        waveform = record_waveform(record, rate, float(start), window_seconds)
         level_db = level_of(extractor, waveform)[: math.ceil(len(waveform) / hop)]  # (T, F) without filling
         middles = start + (np.arange(len(level_db)) + 0.5) * hop / rate
         columns = np.minimum((middles / seconds * num_columns).astype(int), num_columns - 1)
@@ -173,7 +176,9 @@ def _draw_lane(axes: "Axes", label: str, curve: FrameScores, found: Sequence[Det
         axes.axvspan(event.start, event.end, ymin=0.02, ymax=0.11, color=colour, linewidth=1.5)  # thin ones too
     bounds = np.unique(np.linspace(0, len(curve.scores), min(MAX_COLUMNS, len(curve.scores)) + 1).astype(int))
     highest = np.maximum.reduceat(curve.scores[:, 0], bounds[:-1])  # of the frames that share a column
-    axes.stairs(highest, curve.edges[bounds], baseline=None, color=colour, linewidth=1.5)
+    axes.stairs(
+        highest, curve.edges[bounds], baseline=None, color=colour, linewidth=1.5 if len(highest) < MANY_STEPS else 1
+    )
     axes.axhline(0, color="#DDDDDD", linewidth=0.8, zorder=0)
     axes.annotate(
         label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 3]}...", (0, 1), (0, 3),
