@@ -105,23 +105,27 @@ def event_f1(
     """
     columns = _check(frame_scores, segments, labels, clip_seconds)
     events = _events_by_clip(segments, labels)
-    changes: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {column: [] for column in columns}
+    parts = []  # of (column, score, change of detections, change of right ones)
     for clip, item in frame_scores.items():
         scores, edges = np.asarray(item.scores, dtype=np.float64), np.asarray(item.edges, dtype=np.float64)
         column, onset, offset, high, low = score_runs(scores, edges)
-        for own in columns:
+        one, none = np.ones(len(column), dtype=np.int64), np.zeros(len(column), dtype=np.int64)
+        parts += [(column, high, one, none), (column, low, -one, none)]
+        for own in sorted({event[0] for event in events.get(clip, ())}):
             is_own = column == own
-            times = np.array([event[1:] for event in events.get(clip, ()) if event[0] == own]).reshape(-1, 2)  # (G, 2)
+            times = np.array([event[1:] for event in events[clip] if event[0] == own])  # (G, 2)
             collar = np.maximum(offset_collar, offset_share * (times[:, 1] - times[:, 0]))
             onset_error = np.abs(onset[is_own, None] - times[:, 0]) - onset_collar
             offset_error = np.abs(offset[is_own, None] - times[:, 1]) - collar
             is_hit = (onset_error.round(TIME_DECIMALS) <= 0) & (offset_error.round(TIME_DECIMALS) <= 0)  # (R, G)
-            changes[own] += [*_detected(high[is_own], low[is_own]), *_hits(is_hit, high[is_own], low[is_own])]
+            score, right = _hits(is_hit, high[is_own], low[is_own])
+            parts.append((np.full(len(score), own), score, np.zeros_like(right), right))
+    column, score, detected, right = (np.concatenate(part) for part in zip(*parts, strict=True))
     counts = np.bincount([event[0] for rows in events.values() for event in rows], minlength=len(labels))
     found = {}
-    for column in columns:
-        score, detected, right = (np.concatenate(parts) for parts in zip(*changes[column], strict=True))
-        found[labels[column]] = _best_f1(score, detected, right, int(counts[column]))
+    for own in columns:
+        is_own = column == own
+        found[labels[own]] = _best_f1(score[is_own], detected[is_own], right[is_own], int(counts[own]))
     return _result(found)
 
 
@@ -161,23 +165,20 @@ def _segment_scores(item: FrameScores, borders: np.ndarray) -> np.ndarray:
     return np.where((pairs[:, 1] > pairs[:, 0])[:, None], highest, -np.inf)
 
 
-def _detected(high: np.ndarray, low: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Changes of the number of detections when the threshold falls to a score: one more at `high`, less at `low`."""
-    one, none = np.ones(len(high), dtype=np.int64), np.zeros(len(high), dtype=np.int64)
-    return [(high, one, none), (low, -one, none)]
+def _hits(is_hit: np.ndarray, high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(score, change of the number of right detections when the threshold falls to it), each event counted once.
 
-
-def _hits(is_hit: np.ndarray, high: np.ndarray, low: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Changes of the number of right detections, each event counted once: from runs (R) and events (G) that fit."""
+    Args:
+        is_hit: (R, G) which run fits which event.
+        high: (R,) highest threshold of the run.
+        low: (R,) threshold at which it is a part of a longer one.
+    """
     fits = is_hit.any(axis=1)
-    if not fits.any():
-        return []
     is_hit, high, low = is_hit[fits], high[fits], low[fits]
     thresholds = np.unique(np.concatenate([high, low]))[::-1]
     thresholds = thresholds[thresholds > -np.inf]
     counts = [_most_pairs(is_hit[(low < threshold) & (threshold <= high)]) for threshold in thresholds]
-    change = np.diff(counts, prepend=0)
-    return [(thresholds, np.zeros(len(change), dtype=np.int64), change)]
+    return thresholds, np.diff(np.array(counts, dtype=np.int64), prepend=0)
 
 
 def _most_pairs(is_hit: np.ndarray) -> int:
