@@ -12,9 +12,13 @@ from pathlib import Path
 from huggingface_hub.errors import StrictDataclassError
 
 from hf_audiolang.convert.m2d_clap import convert_m2d_clap
+from hf_audiolang.convert.mga_clap import convert_mga_clap
 from hf_audiolang.convert.report import ConversionReport
 
-CONVERTERS: dict[str, Callable[..., ConversionReport]] = {"m2d_clap": convert_m2d_clap}
+CONVERTERS: dict[str, Callable[..., ConversionReport]] = {
+    "m2d_clap": convert_m2d_clap,
+    "mga_clap": convert_mga_clap,
+}
 
 
 def convert_checkpoint(

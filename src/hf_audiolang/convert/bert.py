@@ -44,13 +44,16 @@ def bert_config(tensors: Mapping[str, Tensor], num_attention_heads: int | None) 
     return BertConfig(num_hidden_layers=num_blocks(list(tensors), "encoder.layer"), num_attention_heads=heads, **sizes)
 
 
-def load_tokenizer(name: str, *, vocab_size: int, max_tokens: int) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name: str, *, vocab_size: int, max_tokens: int, local_files_only: bool = False
+) -> PreTrainedTokenizerBase:
     """A tokenizer for a text encoder with `vocab_size` embeddings, that cuts texts to `max_tokens` when asked to cut.
 
     Args:
         name: folder, Hub id, or a vocabulary file of WordPiece, one entry a line.
         vocab_size: number of embeddings of the encoder.
         max_tokens: longest input of the encoder.
+        local_files_only: download nothing.
 
     Raises:
         OSError: if it cannot be loaded.
@@ -60,7 +63,7 @@ def load_tokenizer(name: str, *, vocab_size: int, max_tokens: int) -> PreTrained
         if Path(name).suffix == ".txt" and Path(name).is_file():
             tokenizer = BertTokenizer(vocab=str(name))
         else:
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
     except (OSError, ValueError) as error:
         raise OSError(str(error).strip().split("\n")[0][:160]) from error
     if len(tokenizer) > vocab_size:

@@ -17,12 +17,13 @@ from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtracto
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
 
 from . import m2d_clap_keys as keys
-from .m2d_clap_card import write_conversion_card
+from .card import write_conversion_card
+from .m2d_clap_card import card_facts
 from .m2d_clap_layout import AudioLayout, TextLayout, audio_layout, folder_configuration, is_system, text_layout
 from .m2d_clap_options import FRONT_ENDS, M2dClapOptions
 from .m2d_clap_plan import check_head, check_keys, make_plan
 from .m2d_clap_text import TextTower, text_tokenizer, text_tower
-from .reading import SourceCheckpoint, read_checkpoint
+from .reading import SourceCheckpoint, check_empty, read_checkpoint
 from .report import ConversionReport
 from .weights import converted_weights
 
@@ -55,7 +56,7 @@ def convert_m2d_clap(checkpoint: str | Path, output_dir: str | Path, **overrides
         FileNotFoundError: if there is no such file.
     """
     options, output_dir = M2dClapOptions.from_overrides(overrides), Path(output_dir)
-    _check_empty(output_dir)
+    check_empty(output_dir)
     source = read_checkpoint(checkpoint)
     in_file = _without_wrappers(source.tensors)
     tensors = {key: source.tensors[name] for key, name in in_file.items()}
@@ -88,7 +89,7 @@ def convert_m2d_clap(checkpoint: str | Path, output_dir: str | Path, **overrides
         config=plan.model.config,
         notes=(*audio.notes, *_notes(source, tensors, text, tower, has_tokenizer=tokenizer is not None)),
     )
-    write_conversion_card(report, papers=_papers(tensors, text), has_tokenizer=tokenizer is not None)
+    write_conversion_card(report, card_facts(_papers(tensors, text)), has_tokenizer=tokenizer is not None)
     return report
 
 
@@ -96,11 +97,6 @@ def feature_extractor(audio: AudioLayout) -> LogMelFeatureExtractor:
     """The front end of a file: the preset with its sampling rate and its statistics."""
     numbers = FRONT_ENDS[audio.sampling_rate] | {"feature_size": audio.config.num_mel_bins}
     return LogMelFeatureExtractor.from_preset("m2d_clap", mean=audio.mean, std=audio.std, **numbers)
-
-
-def _check_empty(output_dir: Path) -> None:
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise ValueError(f"`output_dir` {str(output_dir)!r} exists and is no empty folder. Pass a new one.")
 
 
 def _without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, str]:

@@ -1,12 +1,8 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""README.md of a converted M2D or M2D-CLAP model: its source, its licence, and what was converted."""
+"""What the card of a converted M2D or M2D-CLAP model says about its source and its licence."""
 
-from pathlib import Path
-
-from huggingface_hub import ModelCard, ModelCardData
-
-from .report import ConversionReport
+from .card import CardFacts
 
 SOURCE = "https://github.com/nttcslab/m2d"
 PAPERS = {
@@ -29,79 +25,23 @@ PAPERS = {
         "https://proceedings.mlr.press/v166/niizumi22a.html",
     ),
 }
-TEMPLATE = """---
-{metadata}
----
-
-# {title}
-
-Official weights converted for transformers by hf_audiolang: {layout}.
-
-They were trained and published by the authors of [nttcslab/m2d]({source}); nothing was trained here.
-
-```python
-import hf_audiolang
-from transformers import {auto_class}, {auto_processor}
-
-model = {auto_class}.from_pretrained("{title}").eval()
-processor = {auto_processor}.from_pretrained("{title}")
-```
-
-{papers}
-
-## Licence
-
-The weights stand under the authors' own licence, the
-[Software Evaluation License Agreement of Nippon Telegraph and Telephone Corporation]({licence}),
+LICENCE_FILE = f"{SOURCE}/blob/master/LICENSE.pdf"
+LICENCE = f"""The weights stand under the authors' own licence, the
+[Software Evaluation License Agreement of Nippon Telegraph and Telephone Corporation]({LICENCE_FILE}),
 which covers all files of that repository. It grants internal use for testing and evaluation that is not commercial;
 it forbids passing the software on to others and changing it. Read it before you use this folder, and do not publish
-the folder without the authors' consent.
-
-## Conversion
-
-Source file `{source_file}`, SHA-256 `{sha256}`.
-
-```text
-{summary}
-```
-"""
+the folder without the authors' consent."""
 
 
-def write_conversion_card(report: ConversionReport, *, papers: tuple[str, ...], has_tokenizer: bool) -> ModelCard:
-    """Writes README.md into the folder of a conversion; returns the card.
-
-    Args:
-        report: what was converted.
-        papers: keys of `PAPERS` to cite.
-        has_tokenizer: whether the folder holds a tokenizer beside the feature extractor.
-    """
-    licence = f"{SOURCE}/blob/master/LICENSE.pdf"
-    title = report.output_dir.name
-    metadata = ModelCardData(
-        license="other",
-        license_name="ntt-software-evaluation-license-agreement",
-        license_link=licence,
-        library_name="transformers",
-        tags=["audio", report.config.model_type, "hf_audiolang"],
-        model_name=title,
-    )
-    is_for_training = report.model_class.endswith("ForPreTraining")
-    text = TEMPLATE.format(
-        metadata=metadata.to_yaml(),
-        title=title,
-        layout=report.layout,
+def card_facts(papers: tuple[str, ...]) -> CardFacts:
+    """The facts of M2D's weights, with these keys of `PAPERS` to cite."""
+    return CardFacts(
         source=SOURCE,
-        auto_class="AutoModelForPreTraining" if is_for_training else "AutoModel",
-        auto_processor="AutoProcessor" if has_tokenizer else "AutoFeatureExtractor",
-        papers="\n".join(f"- [{PAPERS[key][0]}]({PAPERS[key][1]})" for key in papers),
-        licence=licence,
-        source_file=report.source_file,
-        sha256=report.sha256,
-        summary="\n".join(report.summary().split("\n")[2:-1]),
+        papers=tuple(PAPERS[key] for key in papers),
+        license_name="ntt-software-evaluation-license-agreement",
+        license_link=LICENCE_FILE,
+        licence=LICENCE,
     )
-    card = ModelCard(text, ignore_metadata_errors=False)
-    card.save(Path(report.output_dir) / "README.md")
-    return card
 
 
-__all__ = ["PAPERS", "SOURCE", "write_conversion_card"]
+__all__ = ["LICENCE", "LICENCE_FILE", "PAPERS", "SOURCE", "card_facts"]

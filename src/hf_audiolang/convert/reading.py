@@ -80,6 +80,12 @@ def read_checkpoint(path: str | Path) -> SourceCheckpoint:
     return SourceCheckpoint(path.name, path.absolute().parent.name, sha256, dict(state_dict), other_entries)
 
 
+def check_empty(output_dir: Path) -> None:
+    """Raises ValueError if the folder to write is in use."""
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise ValueError(f"`output_dir` {str(output_dir)!r} exists and is no empty folder. Pass a new one.")
+
+
 def _check_is_file(path: Path) -> None:
     if path.is_dir():
         inside = sorted(file.name for file in path.iterdir() if file.suffix in (".pth", ".pt", ".safetensors"))
@@ -167,4 +173,4 @@ def _check_tensors(state_dict: Mapping, path: Path) -> None:
         )
 
 
-__all__ = ["SAFE_CLASSES", "SourceCheckpoint", "read_checkpoint"]
+__all__ = ["SAFE_CLASSES", "SourceCheckpoint", "check_empty", "read_checkpoint"]
