@@ -38,6 +38,11 @@ def wrapped_window_mask(side: int, window: int, shift: int, dtype: torch.dtype, 
     return torch.where(region.unsqueeze(1) == region.unsqueeze(2), 0.0, -100.0).to(dtype)
 
 
+def inverse_of(index: Tensor) -> Tensor:
+    """The inverse of a permutation (N,): the place of each entry."""
+    return torch.empty_like(index).scatter_(0, index, torch.arange(len(index), device=index.device))
+
+
 class _Reorder(torch.autograd.Function):
     """Rows picked by a permutation; the gradient is picked by the inverse, where plain indexing would add it up."""
 
@@ -49,7 +54,7 @@ class _Reorder(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
-        return _Reorder.apply(grad, index.argsort()), None
+        return reorder(grad, inverse_of(index)), None
 
 
 def reorder(tokens: Tensor, index: Tensor) -> Tensor:
@@ -112,29 +117,82 @@ class WindowSelfAttention(nn.Module):
         Returns:
             (B, W, L, C), and the attention weights (B, W, H, L, L) with eager attention, else None.
         """
-        bias = self.bias(wrapped_mask)
-        query, key, value = (self._heads(part(windows), bias) for part in (self.query, self.key, self.value))
+        query, key, value = self.heads(windows)
+        bias = self.bias(wrapped_mask).to(query.dtype)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-        if self.config._attn_implementation == "eager":
-            weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias).softmax(-1)
-            context = (F.dropout(weights, dropout) if dropout else weights) @ value
-            weights = weights.reshape(*windows.shape[:2], self.num_heads, *weights.shape[-2:])
-        else:
-            weights = None
-            context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-        context = context.reshape(*windows.shape[:2], self.num_heads, windows.shape[2], -1)
-        return context.transpose(2, 3).flatten(3), weights
+        is_eager = self.config._attn_implementation == "eager"
+        attend = attend_by_products if is_eager or windows.device.type == "cpu" else attend_fused
+        context, weights = attend(query, key, value, bias, dropout)
+        shape = (*windows.shape[:2], self.num_heads, windows.shape[2])
+        context = context.view(*shape, -1).transpose(2, 3).flatten(3)
+        return context, weights.view(*shape, -1) if is_eager else None
+
+    def heads(self, windows: Tensor) -> Tensor:
+        """Queries, keys and values of each window and head: (B, W, L, C) -> (3, B * W * H, L, head_dim)."""
+        layers = (self.query, self.key, self.value)
+        if all(type(layer) is nn.Linear for layer in layers):  # as one product, which is faster
+            weight = torch.cat([layer.weight for layer in layers])
+            bias = torch.cat([layer.bias for layer in layers]) if self.config.qkv_bias else None
+            projected = F.linear(windows, weight, bias)
+        else:  # an adapter has taken the place of one
+            projected = torch.cat([layer(windows) for layer in layers], -1)
+        return projected.unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 1, 4, 2, 5).flatten(1, 3)
 
     def bias(self, wrapped_mask: Tensor | None) -> Tensor:
         """What is added to the scores: (H, L, L) for all windows alike, or (W * H, L, L)."""
         # not by indexing, whose gradient is summed in no fixed order when there are several threads
-        bias = F.embedding(self.relative_position_index, self.relative_position_bias_table).permute(2, 0, 1)
+        bias = F.embedding(self.relative_position_index, self.relative_position_bias_table)
+        bias = bias.permute(2, 0, 1).contiguous()
         return bias if wrapped_mask is None else (bias + wrapped_mask.unsqueeze(1)).flatten(0, 1)
 
-    def _heads(self, windows: Tensor, bias: Tensor) -> Tensor:
-        """(B, W, L, C) -> (B * W, H, L, head_dim), or (B, W * H, L, head_dim) where the bias differs by window."""
-        heads = windows.unflatten(-1, (self.num_heads, -1)).transpose(2, 3)
-        return heads.flatten(0, 1) if len(bias) == self.num_heads else heads.flatten(1, 2)
+    def similarities(self, windows: Tensor, wrapped_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Where tokens look, and where they would look if values were compared (MGA-CLAP Fig. 3).
+
+        Args:
+            windows: see `forward`; `wrapped_mask` too.
+            wrapped_mask: see `forward`.
+
+        Returns:
+            Attention weights from queries and keys, and the softmax of the values' scaled dot products: (B, W, L, L)
+            each, means over heads.
+        """
+        query, key, value = self.heads(windows)
+        bias = self.bias(wrapped_mask)
+        no_bias = torch.zeros_like(bias) if wrapped_mask is None else wrapped_mask.repeat_interleave(self.num_heads, 0)
+        maps = (_weights(query, key, bias), _weights(value, value, no_bias))
+        shape = (*windows.shape[:2], self.num_heads, windows.shape[2], windows.shape[2])
+        return tuple(weights.view(shape).mean(2) for weights in maps)
+
+
+def attend_by_products(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float
+) -> tuple[Tensor, Tensor]:
+    """Attention as two batched products, which for short windows is faster on a CPU than the fused kernel.
+
+    Args:
+        query: (B * W * H, L, head_dim), windows and heads one after the other; `key` and `value` alike.
+        key: see `query`.
+        value: see `query`.
+        bias: (H, L, L) or (W * H, L, L), added to the scores.
+        dropout: share of weights set to 0.
+
+    Returns:
+        (B * W * H, L, head_dim), and the weights (B * W * H, L, L) before dropout.
+    """
+    weights = _weights(query, key, bias)
+    return (F.dropout(weights, dropout) if dropout > 0 else weights) @ value, weights
+
+
+def attend_fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float) -> tuple[Tensor, None]:
+    """The same as `attend_by_products` by torch's fused kernels, which keep no weights."""
+    query, key, value = (part.unflatten(0, (-1, len(bias))) for part in (query, key, value))
+    context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.unsqueeze(0), dropout_p=dropout)
+    return context.flatten(0, 1), None
+
+
+def _weights(query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
+    scores = bias.repeat(len(query) // len(bias), 1, 1)
+    return scores.baddbmm_(query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5).softmax(-1)
 
 
 class WindowAttention(nn.Module):
@@ -154,24 +212,20 @@ class PatchMerging(nn.Module):
         self.norm = nn.LayerNorm(4 * width)
         self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
 
-    def forward(self, hidden_states: Tensor, index: Tensor) -> Tensor:
-        """Returns (B, N / 4, 2 C) from (B, N, C); `index` (N,) lists the four neighbours of each new token."""
-        neighbours = reorder(hidden_states, index).unflatten(1, (-1, 4)).flatten(2)  # (B, N / 4, 4 C)
-        return self.reduction(self.norm(neighbours))
+    def forward(self, hidden_states: Tensor, order: Tensor, coarse_order: Tensor) -> Tensor:
+        """Returns (B, N / 4, 2 C) from (B, N, C).
 
-
-def merging_index(coarse_order: Tensor, fine_rank: Tensor, side: int) -> Tensor:
-    """For `PatchMerging`: the ranks of the four neighbours, upper left, lower left, upper right, lower right.
-
-    Args:
-        coarse_order: (N / 4,) `window_order` of the next stage.
-        fine_rank: (N,) place of each grid position in the current order.
-        side: tokens on a side of the current grid.
-    """
-    row, column = coarse_order // (side // 2), coarse_order % (side // 2)
-    corner = 2 * row * side + 2 * column  # (N / 4,)
-    offsets = torch.tensor([0, side, 1, side + 1], device=corner.device)
-    return fine_rank[(corner.unsqueeze(1) + offsets).flatten()]
+        Args:
+            hidden_states: tokens in the order `order`.
+            order: (N,) row-major grid index of each token.
+            coarse_order: (N / 4,) the same for the new tokens, on the grid of half the side.
+        """
+        side = round(len(order) ** 0.5)
+        row, column = coarse_order // (side // 2), coarse_order % (side // 2)
+        corner = (2 * row * side + 2 * column).unsqueeze(1)
+        neighbours = torch.cat([corner, corner + side, corner + 1, corner + side + 1], 1)  # left before right
+        neighbours = reorder(hidden_states, inverse_of(order)[neighbours.flatten()])
+        return self.reduction(self.norm(neighbours.unflatten(1, (-1, 4)).flatten(2)))
 
 
 __all__ = [
@@ -179,8 +233,10 @@ __all__ = [
     "PatchMerging",
     "WindowAttention",
     "WindowSelfAttention",
+    "attend_by_products",
+    "attend_fused",
     "drop_path",
-    "merging_index",
+    "inverse_of",
     "reorder",
     "window_order",
     "wrapped_window_mask",

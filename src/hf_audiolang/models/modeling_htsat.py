@@ -26,7 +26,7 @@ from .layers_swin import (
     WindowAttention,
     WindowSelfAttention,
     drop_path,
-    merging_index,
+    inverse_of,
     reorder,
     window_order,
     wrapped_window_mask,
@@ -126,9 +126,46 @@ class HtsatStage(nn.Module):
         )
         self.downsample = None if is_last else PatchMerging(width)
 
-    def shift_of(self, block: int) -> int:
+    def forward(
+        self,
+        hidden_states: Tensor,
+        order: Tensor,
+        inputs: list[tuple[Tensor, Tensor]] | None = None,
+        weights: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Runs the blocks and merges the patches.
+
+        Args:
+            hidden_states: (B, N, C) in the order of plain windows.
+            order: (N,) row-major place of each token in the image.
+            inputs: a list that receives the input of every block, with its order.
+            weights: a list that receives the attention weights (B, W, H, L, L) of every block.
+
+        Returns:
+            (B, N / 4, 2 C), in the last stage (B, N, C), and their order.
+        """
+        for number, block in enumerate(self.blocks):
+            if self.shift_of(number) != self.shift_of(number - 1):
+                wanted = window_order(self.side, self.window, self.shift_of(number), order.device)
+                hidden_states, order = reorder(hidden_states, inverse_of(order)[wanted]), wanted
+            if inputs is not None:
+                inputs.append((hidden_states, order))
+            hidden_states, block_weights = block(hidden_states, self.wrapped_mask(number, hidden_states))
+            if weights is not None:
+                weights.append(block_weights)
+        if self.downsample is None:
+            return hidden_states, order
+        coarse_order = window_order(self.side // 2, self.window, 0, order.device)
+        return self.downsample(hidden_states, order, coarse_order), coarse_order
+
+    def shift_of(self, number: int) -> int:
         """Tokens that the windows of a block are shifted by: half a window in every other block."""
-        return self.window // 2 if block % 2 == 1 and self.window < self.side else 0
+        return self.window // 2 if number > 0 and number % 2 == 1 and self.window < self.side else 0
+
+    def wrapped_mask(self, number: int, like: Tensor) -> Tensor | None:
+        """What keeps apart the two sides of the image in the windows of a block, or None if they are not shifted."""
+        shift = self.shift_of(number)
+        return wrapped_window_mask(self.side, self.window, shift, like.dtype, like.device) if shift > 0 else None
 
 
 class HtsatEncoder(nn.Module):
@@ -143,54 +180,19 @@ class HtsatEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size)
 
     def forward(
-        self, input_features: Tensor, inputs: list[Tensor] | None = None, weights: list[Tensor] | None = None
+        self,
+        input_features: Tensor,
+        inputs: list[tuple[Tensor, Tensor]] | None = None,
+        weights: list[Tensor] | None = None,
     ) -> Tensor:
-        """Returns the tokens of the last stage (B, N, D), row-major on the unfolded map.
-
-        Args:
-            input_features: (B, T, F) log-mel, not normalised.
-            inputs: a list that receives the input of every block, laid out in the same way.
-            weights: a list that receives the attention weights (B, W, H, L, L) of every block.
-        """
+        """Returns the tokens of the last stage (B, N, D), frequency-major; see `HtsatStage.forward` for the lists."""
         order = window_order(self.layers[0].side, self.config.window_size, 0, input_features.device)
         hidden_states = self.patch_embed(self.stretched(input_features), order)
         # under autocast the residual stream stays in the weights' precision
         hidden_states = hidden_states.to(self.norm.weight.dtype)
         for stage in self.layers:
-            hidden_states, order = self.run_blocks(stage, hidden_states, order, inputs, weights)
-            if stage.downsample is not None:
-                coarse_order = window_order(stage.side // 2, stage.window, 0, order.device)
-                index = merging_index(coarse_order, order.argsort(), stage.side)
-                hidden_states, order = stage.downsample(hidden_states, index), coarse_order
+            hidden_states, order = stage(hidden_states, order, inputs, weights)
         return self.unfolded(self.norm(hidden_states), order)
-
-    def run_blocks(
-        self,
-        stage: HtsatStage,
-        hidden_states: Tensor,
-        order: Tensor,
-        inputs: list[Tensor] | None,
-        weights: list[Tensor] | None,
-    ) -> tuple[Tensor, Tensor]:
-        """The blocks of a stage on tokens (B, N, C) in the window order `order` (N,): tokens, and their new order."""
-        shift = 0
-        for number, block in enumerate(stage.blocks):
-            wanted = stage.shift_of(number)
-            if wanted != shift:
-                shift, previous = wanted, order
-                order = window_order(stage.side, stage.window, shift, order.device)
-                hidden_states = reorder(hidden_states, previous.argsort()[order])
-            mask = (
-                wrapped_window_mask(stage.side, stage.window, shift, hidden_states.dtype, order.device)
-                if shift
-                else None
-            )
-            if inputs is not None:
-                inputs.append(self.unfolded(hidden_states, order))
-            hidden_states, block_weights = block(hidden_states, mask)
-            if weights is not None:
-                weights.append(block_weights)
-        return hidden_states, order
 
     def stretched(self, input_features: Tensor) -> Tensor:
         """Normalised by batch norm, augmented in training, stretched over time: (B, T, F) -> (B, max frames, F)."""
@@ -214,9 +216,13 @@ class HtsatEncoder(nn.Module):
 
     def unfolded(self, tokens: Tensor, order: Tensor) -> Tensor:
         """Tokens (B, N, C) in the order `order` (N,) to frequency-major order, time running through all segments."""
+        return reorder(tokens, self.unfolding_index(order))
+
+    def unfolding_index(self, order: Tensor) -> Tensor:
+        """Place in the order `order` (N,) of every token of the frequency-major order: (N,)."""
         side = round(len(order) ** 0.5)
-        place = torch.arange(len(order), device=order.device).view(self.config.num_segments, -1, side)
-        return reorder(tokens, order.argsort()[place.transpose(0, 1).flatten()])
+        image = torch.arange(len(order), device=order.device).view(self.config.num_segments, -1, side)
+        return inverse_of(order)[image.transpose(0, 1).flatten()]
 
 
 class HtsatModel(StrictTowersMixin, PreTrainedModel):
@@ -324,6 +330,7 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
             frame_mask=frame_mask,
         )
         if states is not None:
+            states = [self.audio_encoder.unfolded(tokens, order) for tokens, order in states]
             output.hidden_states = (*states, last_hidden_state)
         if weights is not None and all(weight is not None for weight in weights):
             output.attentions = tuple(weight.flatten(0, 1) for weight in weights)
@@ -360,6 +367,38 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
     def time_steps(self, tokens: Tensor, num_frames: int) -> Tensor:
         """Tokens of each output frame: (B, N, ...) -> (B, T', rows, ...); T' is fixed, whatever `num_frames` is."""
         return tokens.unflatten(1, (-1, self.config.num_frames)).transpose(1, 2)
+
+    @torch.no_grad()
+    def last_block_similarities(self, input_features: Tensor) -> tuple[Tensor, Tensor]:
+        """How alike the output frames are for the last block, by queries and keys and by values (MGA-CLAP Fig. 3).
+
+        The block may be locality-aware or not: both maps are computed from its input and its weights. Means over
+        heads and frequency rows; to be called in eval mode.
+
+        Args:
+            input_features: see `forward`.
+
+        Returns:
+            The block's attention map, and the softmax of its values' scaled dot products: (B, T', T') each, every row
+            a distribution over frames.
+        """
+        self._check(input_features, None)
+        inputs, stage = [], self.audio_encoder.layers[-1]
+        self.audio_encoder(input_features.to(self.dtype), inputs)
+        tokens, order = inputs[-1]
+        block, number = stage.blocks[-1], len(stage.blocks) - 1
+        windows = block.layernorm_before(tokens).unflatten(1, (-1, self.config.window_size**2))  # (B, W, L, C)
+        maps = block.attention.self.similarities(windows, stage.wrapped_mask(number, tokens))
+        return tuple(self._between_frames(inside, order) for inside in maps)
+
+    def _between_frames(self, inside: Tensor, order: Tensor) -> Tensor:
+        """Maps inside windows (B, W, L, L) to maps between output frames (B, T', T') with rows that sum to 1."""
+        between = torch.diag_embed(inside.permute(0, 2, 3, 1), dim1=1, dim2=3)  # (B, W, L, W, L), 0 across windows
+        between = between.flatten(3, 4).flatten(1, 2)  # (B, N, N)
+        index, num_frames = self.audio_encoder.unfolding_index(order), self.config.num_frames
+        between = between[:, index][:, :, index].unflatten(2, (-1, num_frames)).unflatten(1, (-1, num_frames))
+        between = between.mean((1, 3))
+        return between / between.sum(-1, keepdim=True)
 
     def _check(self, input_features: Tensor, input_features_mask: Tensor | None) -> None:
         config = self.config
