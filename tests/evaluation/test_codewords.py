@@ -99,9 +99,9 @@ def test_a_corpus_without_captions_has_no_number_per_caption():
 
 
 def test_usage_takes_the_first_part_of_a_long_clip_and_names_what_it_cannot_read():
-    records = [clip(1, 1, 4, 4, name="long"), Record(id="gone", audio=None)]
-    usage = codeword_usage(model_of(), CodebookProcessor(max_seconds=0.2), records)
-    np.testing.assert_array_equal(usage.audio_counts, [1, 0, 0, 0])  # the second half has another codeword
+    records = [clip(4, 4, 1, 3, name="long"), Record(id="gone", audio=None)]
+    usage = codeword_usage(model_of(), CodebookProcessor(max_seconds=0.3), records)
+    np.testing.assert_array_equal(usage.audio_counts, [1, 0, 0, 0])  # the strongest one of the first three frames
     assert usage.indices == [0]
     assert len(usage.skipped) == 1
     assert "gone" in usage.skipped[0]
@@ -131,10 +131,11 @@ def test_frame_scores_are_cosines_with_true_times():
 
 def test_frames_after_the_end_of_a_filled_clip_are_dropped():
     processor = CodebookProcessor(min_seconds=1.0, max_seconds=1.0)
-    short = Record(id="short", audio=clip(1, 2, 4).audio[:25], sampling_rate=100)  # 2.5 frames
-    found = codeword_frame_scores(model_of(), processor, short, [0, 1, 3])
-    np.testing.assert_allclose(found.edges, [0, 0.1, 0.2, 0.25])
-    np.testing.assert_allclose(found.scores[:2], [[1, 0, 0], [0, 1, 0]], atol=1e-6)
+    short = Record(id="short", audio=clip(1, 2, 4).audio[:26], sampling_rate=100)  # 2.6 frames
+    found = codeword_frame_scores(model_of(), processor, short, [0, 1, 2])
+    np.testing.assert_allclose(found.edges, [0, 0.1, 0.2, 0.26])
+    # the last frame has six samples of .04 and, as the clip is repeated, four of .01: their mean names row 3
+    np.testing.assert_allclose(found.scores, np.eye(3), atol=1e-6)
     long = codeword_frame_scores(model_of(), processor, clip(*[1] * 10, 4, 4), [0, 3])
     np.testing.assert_allclose(long.scores, [[1, 0]] * 10, atol=1e-6)  # its first second alone
     assert long.edges[-1] == 1
@@ -185,6 +186,7 @@ def test_the_shares_say_how_much_of_each_side_lies_in_the_intersection():
     two = shared_codewords(model_of(divisor=10.0), CodebookProcessor(), clip(6), "6", top_k=1)
     assert len(two.codewords) == 1
     assert two.num_shared > 1
+    assert two.audio_share == pytest.approx(1, abs=1e-6)  # of all shared ones, not only those listed
     assert two.overlap == pytest.approx(1, abs=1e-6)
 
 
