@@ -139,7 +139,7 @@ def test_the_card_says_what_was_measured_and_nothing_else(tmp_path, tiny_config)
     assert card.data.pipeline_tag == "zero-shot-audio-classification"
     values = {found.metric_name: found.metric_value for found in card.data.eval_results}
     assert set(values) <= set(result.report)
-    assert len(values) == 7
+    assert len(values) == 10
     for name, value in values.items():
         assert value == pytest.approx(result.report[name], abs=5e-5)
     data = {found.metric_name: found.dataset_name for found in card.data.eval_results}
