@@ -141,7 +141,7 @@ def test_the_card_says_what_was_measured_and_nothing_else(tmp_path, tiny_config)
     assert set(values) <= set(result.report)
     assert len(values) == 10
     for name, value in values.items():
-        assert value == pytest.approx(result.report[name], abs=5e-5)
+        assert value == pytest.approx(result.report[name], abs=5.1e-5)  # four decimals
     data = {found.metric_name: found.dataset_name for found in card.data.eval_results}
     assert data["composition/text_to_audio/R@10"] == "synthetic-scenes v1 composition"
     assert "# run\n" in card.text
