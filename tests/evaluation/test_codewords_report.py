@@ -11,7 +11,7 @@ from hf_audiolang.data.records import Record
 from hf_audiolang.evaluation import codewords_report
 from hf_audiolang.evaluation.codewords import codeword_frame_scores, codeword_usage
 from hf_audiolang.evaluation.codewords_findings import collect_codewords, naming_texts, picture_ranking
-from hf_audiolang.evaluation.codewords_report import summary_rows, write_codewords_report
+from hf_audiolang.evaluation.codewords_report import names_text, summary_rows, write_codewords_report
 
 TABLE = np.zeros((12, 6))
 TABLE[1:7] = 9 * np.eye(6)
@@ -150,3 +150,13 @@ def test_captions_as_names_are_cleaned_as_the_model_wants_them(tmp_path):
     assert findings.named_by == "captions"
     assert findings.names.texts == ("a 1 then 2",)
     assert ("codewords per clip / caption", "1.0 / 2.0") in summary_rows(findings)
+
+
+def test_names_fit_into_a_line(model):
+    texts = ["1 " + "a" * 70, "2 2", "3 3"]
+    findings = collect_codewords(model, CodebookProcessor(), RECORDS, texts=texts)
+    assert names_text(findings, 0, 40) == "1 " + "a" * 30 + "... 1.00"
+    assert len(names_text(findings, 0, 40)) == 40
+    assert names_text(findings, 1, 20).startswith("2 2 1.00")
+    assert names_text(findings, 1, 20).count(",") <= 1
+    assert names_text(findings, 1, 200).count(",") == 2

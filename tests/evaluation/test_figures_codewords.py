@@ -35,8 +35,9 @@ def test_usage_is_sorted_by_clips_with_the_dead_at_the_end(tmp_path, drawn):
     np.testing.assert_allclose(counts.lines[0].get_ydata(), [100, 50, 25, 0, 0])
     # codewords 2, 4, 0, then 1, which captions have, then the dead one
     np.testing.assert_allclose(counts.collections[0].get_offsets()[:, 1], [100, 0, 50, 30, 0])
-    (shade,) = counts.patches
-    assert (shade.get_x(), shade.get_width()) == (4, 1)
+    for axes in (counts, weights):
+        (shade,) = axes.patches
+        assert (shade.get_x(), shade.get_width()) == (4, 1)
     assert counts.get_title(loc="left") == "1 of 5 codewords are dead (20.0%, grey)"
     assert (
         "4 clips with 1.75 codewords each on average   ·   10 captions with 1.8   ·   n" in counts.texts[0].get_text()

@@ -276,7 +276,7 @@ def dead_note(usage: CodewordUsage) -> str:
     return (
         f"{usage.dead_share:.0%} of the {usage.num_codewords} codewords ({len(usage.dead)}) are in no support of "
         f"these {usage.num_clips} clips and {usage.num_captions} captions: the codebook is wider than the data can "
-        "fill. Try more clips, or train with fewer `num_codewords`."
+        "fill. Try more clips, or train with fewer `num_codewords` or a larger `affinity_divisor`."
     )
 
 

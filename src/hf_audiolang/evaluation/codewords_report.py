@@ -24,7 +24,7 @@ from .results import package_version
 
 TABLE_CODEWORDS = 20
 TABLE_NAMES = 3
-MAX_NAME = 100  # characters of a codeword's names in a line
+MAX_NAMES, MAX_LANE_NAMES = 100, 60  # characters of a codeword's names in a table and in a picture
 UNTRAINED = (
     "The last block of this encoder is locality-aware: nothing trains its queries and keys, so their map shows the "
     "weights that they began with."
@@ -144,12 +144,14 @@ def findings_markdown(findings: CodewordFindings, pictures: Sequence[str]) -> st
     return "\n".join(lines) + "\n"
 
 
-def names_text(findings: CodewordFindings, codeword: int, count: int = TABLE_NAMES) -> str:
-    """The first texts of a codeword with their cosines, as many of `count` as fit into a line."""
+def names_text(findings: CodewordFindings, codeword: int, max_length: int = MAX_NAMES) -> str:
+    """The first texts of a codeword with their cosines, as many of three as fit into a line; at least one, cut off."""
     text = ""
-    for name, cosine in findings.names.of(codeword)[:count]:
+    for name, cosine in findings.names.of(codeword)[:TABLE_NAMES]:
+        room = max_length - len(" 0.00")
+        name = name if text or len(name) <= room else f"{name[: room - 3]}..."
         more = f"{', ' if text else ''}{name} {cosine:.2f}"
-        if text and len(text) + len(more) > MAX_NAME:
+        if len(text) + len(more) > max_length:
             break
         text += more
     return text
@@ -159,7 +161,7 @@ def _draw(findings: CodewordFindings, processor: ProcessorMixin, folder: Path) -
     curves, block = findings.curves, findings.block
     drawn = [plot_usage(findings.usage, folder / "usage.png", note=findings.model)]
     names = [
-        f"codeword {codeword}: {names_text(findings, codeword)}   ·   weight {weight:.2%}"
+        f"codeword {codeword}: {names_text(findings, codeword, MAX_LANE_NAMES)}   ·   weight {weight:.2%}"
         for codeword, weight in zip(curves.codewords, curves.weights, strict=True)
     ]
     note = "codewords that this clip has more of than others, no two of one name"

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 GRID = "#E6E6E6"
 LOWEST_WEIGHT = 0.01  # of the logarithmic axis, times an equal weight; smaller ones are drawn there
 EVENT_INCHES, LANE_INCHES, MAP_INCHES = 0.27, 0.85, 4.3
-LINE_LENGTH = 88  # characters of a title
+LINE_LENGTH, LANE_LENGTH = 88, 96  # characters of a title and of a lane's name
 HIGH_PERCENTILE = 99  # of the map's values off the diagonal: where its colours end
 
 
@@ -71,8 +71,6 @@ def plot_usage(usage: CodewordUsage, output: str | Path, *, note: str = "") -> P
         _draw_sorted(left, *(share[order] for share in shares), has_captions=usage.num_captions > 0)
         left.set_ylim(-2, 104)
         left.set_ylabel("clips or captions whose support holds it (%)")
-        if is_dead.any():
-            left.axvspan(usage.num_codewords - is_dead.sum(), usage.num_codewords, color=INK, alpha=0.15, linewidth=0)
         order = np.lexsort((-usage.text_weights, -usage.audio_weights))
         weights = (usage.audio_weights / num_clips / equal, usage.text_weights / num_captions / equal)
         weights = [np.maximum(weight[order], LOWEST_WEIGHT) for weight in weights]
@@ -83,6 +81,9 @@ def plot_usage(usage: CodewordUsage, output: str | Path, *, note: str = "") -> P
         right.set_ylabel("mean weight (1 = all codewords alike)")
         right.yaxis.set_major_formatter(lambda value, _: f"{'≤ ' if value <= LOWEST_WEIGHT else ''}{value:g}")
         for axes, by in ((left, "clips that hold them"), (right, "weight in clips")):
+            if is_dead.any():  # last in either order
+                first = usage.num_codewords - is_dead.sum()
+                axes.axvspan(first, usage.num_codewords, color=INK, alpha=0.15, linewidth=0)
             axes.set_xlim(0, usage.num_codewords)
             axes.set_xlabel(f"codewords, sorted by {by}")
             axes.grid(axis="y", color=GRID, linewidth=0.8)
@@ -143,7 +144,7 @@ def plot_codeword_frames(
         for lane, (axes, name) in enumerate(zip(lanes, names, strict=True)):
             _draw_lane(axes, name, scores.scores[:, lane], scores.edges, record, colours)
             axes.set_ylim(scores.scores.min() - margin, scores.scores.max() + margin)
-        lanes[len(lanes) // 2].set_ylabel("cosine with the codeword", loc="center")
+        lanes[len(lanes) // 2].set_ylabel("cosine")
         lanes[-1].set_xlabel("time (seconds)")
         mel_axes.set_xlim(0, seconds)
         for axes in figure.axes[:-1]:
@@ -253,8 +254,9 @@ def _draw_lane(
     axes.axhline(0, color="#CCCCCC", linewidth=0.8, zorder=1)
     axes.stairs(cosines, edges, baseline=None, color=INK, linewidth=1.8)
     axes.annotate(
-        name, (0, 1), (0, 3), xycoords="axes fraction", textcoords="offset points", fontsize=10, parse_math=False
-    )
+        name if len(name) <= LANE_LENGTH else f"{name[: LANE_LENGTH - 3]}...", (0, 1), (0, 3),
+        xycoords="axes fraction", textcoords="offset points", fontsize=9, parse_math=False,
+    )  # fmt: skip
     axes.locator_params(axis="y", nbins=3)
 
 
