@@ -166,7 +166,7 @@ def _add_map(commands) -> None:
 
 
 def _add_codewords(commands) -> None:
-    codewords = _add_command(commands, "codewords", "codewords", "tell what the codewords of a MGA-CLAP model mean")
+    codewords = _add_command(commands, "codewords", "codewords", "tell what the codewords of an MGA-CLAP model mean")
     codewords.add_argument("model", metavar="MODEL", help="folder of a trained model, or the id of one on the Hub")
     codewords.add_argument(
         "--data",

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""Sub-command of `hf-audiolang` that says what the codewords of a MGA-CLAP model mean: codewords.
+"""Sub-command of `hf-audiolang` that says what the codewords of an MGA-CLAP model mean: codewords.
 
 It takes the parsed options and returns the exit code; the work is done by `collect_codewords` and
 `write_codewords_report`.

@@ -200,7 +200,7 @@ def test_a_model_without_codebook_is_refused(aggregation):
         lambda: frame_activations(model, tiny_processor(), clip(1)),
         lambda: shared_codewords(model, tiny_processor(), clip(1), "dog"),
     ):
-        with pytest.raises(ValueError, match=rf"no codebook, got `aggregation` '{aggregation}'\. Give a MGA-CLAP"):
+        with pytest.raises(ValueError, match=rf"no codebook, got `aggregation` '{aggregation}'\. Give an MGA-CLAP"):
             ask()
 
 
@@ -250,6 +250,10 @@ def test_htsat_frames_are_cut_at_the_end_of_a_short_clip():
     assert found.edges[1] == pytest.approx(2.5 / 32)
     assert found.edges[-1] == pytest.approx(0.9)
     assert codeword_frame_scores(model, processor, noise(4.0, 32000), [0]).scores.shape == (32, 1)
+    maps = last_block_maps(model, processor, noise(0.9, 32000))
+    assert maps.value_value.shape == (12, 12)
+    np.testing.assert_allclose(maps.edges, found.edges)
+    np.testing.assert_allclose(maps.query_key.sum(1), 1, atol=1e-5)
 
 
 # ---- similarity maps of the last block ---------------------------------------------------------------------------

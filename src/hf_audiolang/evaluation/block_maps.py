@@ -57,7 +57,7 @@ def last_block_maps(model: nn.Module, processor: ProcessorMixin, record: Record)
     if not hasattr(tower, "last_block_similarities"):
         raise ValueError(
             f"The audio encoder {type(tower).__name__} does not show how alike frames are in its last block. Take a "
-            "model with HTS-AT or AST as audio encoder."
+            "model with HTS-AT, AST or M2D as audio encoder."
         )
     waveform = first_part(processor, record)
     with evaluation_mode(model):

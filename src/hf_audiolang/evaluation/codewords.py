@@ -198,7 +198,7 @@ def check_codebook(model: nn.Module) -> None:
     aggregation = getattr(getattr(model, "config", None), "aggregation", None)
     found = f"`aggregation` {aggregation!r}" if aggregation else "another kind of model than MGA-CLAP"
     raise ValueError(
-        f"`model` (a {type(model).__name__}) has no codebook, got {found}. Give a MGA-CLAP model that was trained "
+        f"`model` (a {type(model).__name__}) has no codebook, got {found}. Give an MGA-CLAP model that was trained "
         "with `aggregation` 'codebook'."
     )
 

@@ -138,7 +138,7 @@ def collect_codewords(
     """Findings on a model with a codebook.
 
     Args:
-        model: a MGA-CLAP model.
+        model: an MGA-CLAP model.
         processor: its processor.
         dataset: map-style sequence of `Record`, best with captions and events.
         texts: by which codewords are named; by default the labels of the clips, or without any their captions.
