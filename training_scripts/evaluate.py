@@ -71,6 +71,7 @@ def run(options: argparse.Namespace) -> None:
             audio_column=options.audio_column,
             caption_column=options.caption_column,
             on_bad_example=options.on_bad_example,
+            needs_captions=not options.no_captions,
         )
         report = evaluate_own_data(model, processor, dataset, data=options.data, options=reading)
     paths = write_report(report, output_dir)
@@ -92,6 +93,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", default="test", help="split of your own data")
     parser.add_argument("--audio_column", default=None)
     parser.add_argument("--caption_column", default=None)
+    parser.add_argument("--no_captions", action="store_true", help="own data with `events` or `phrases` alone")
     parser.add_argument(
         "--output_dir",
         default=None,
