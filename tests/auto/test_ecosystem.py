@@ -12,8 +12,10 @@ import pytest
 import torch
 from tiny import (
     tiny_batch,
+    tiny_htsat_config,
     tiny_m2d_clap_audio_config,
     tiny_m2d_clap_config,
+    tiny_mga_clap_config,
     tiny_processor,
     tiny_slap_audio_config,
     tiny_slap_config,
@@ -24,10 +26,12 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTrainin
 from hf_audiolang import (
     AudioLangProcessor,
     AudioProjector,
+    HtsatModel,
     LogMelFeatureExtractor,
     M2dClapAudioModel,
     M2dClapForPreTraining,
     M2dClapModel,
+    MgaClapModel,
     SlapAudioModel,
     SlapForPreTraining,
     SlapModel,
@@ -36,7 +40,10 @@ from hf_audiolang import (
 
 @dataclass(frozen=True)
 class Family:
-    """The classes of a system, a tiny configuration of it and of its encoder, and a processor that fits."""
+    """The classes of a system, a tiny configuration of it and of its encoder, and a processor that fits.
+
+    `prefix` is where the system stands in the pre-training model, `weight` a weight of the encoder.
+    """
 
     encoder: type
     system: type
@@ -45,10 +52,20 @@ class Family:
     audio_config: Callable
     processor: Callable
     prefix: str
+    weight: str = "audio_model.layers.0.attn.q_proj.weight"
 
 
 def m2d_clap_processor() -> AudioLangProcessor:
     return AudioLangProcessor(LogMelFeatureExtractor.from_preset("m2d_clap"), tiny_tokenizer())
+
+
+def mga_clap_processor() -> AudioLangProcessor:
+    """As many mel bins and seconds as the tiny HTS-AT takes."""
+    numbers = {"feature_size": 16, "sampling_rate": 16000, "n_fft": 512, "win_length": 512, "hop_length": 160}
+    extractor = LogMelFeatureExtractor.from_preset(
+        "mga_clap", **numbers, f_max=7900.0, min_seconds=2.0, max_seconds=2.0
+    )
+    return AudioLangProcessor(extractor, tiny_tokenizer())
 
 
 FAMILIES = {
@@ -69,6 +86,16 @@ FAMILIES = {
         tiny_m2d_clap_audio_config,
         m2d_clap_processor,
         "m2d_clap.",
+    ),
+    "mga_clap": Family(
+        HtsatModel,
+        MgaClapModel,
+        MgaClapModel,
+        lambda: tiny_mga_clap_config(affinity_divisor=50.0),
+        lambda: tiny_htsat_config(locality_blocks=1),
+        mga_clap_processor,
+        "",
+        "audio_model.audio_encoder.layers.0.blocks.0.attention.self.query.weight",
     ),
 }
 
@@ -167,7 +194,7 @@ def test_sentence_transformers_encodes_text_and_audio(model_folder):
 
 
 def test_transformers_trainer_trains_it(family, tmp_path):
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer, TrainingArguments, default_data_collator
 
     torch.manual_seed(4)
     model = family.pretraining(family.config())
@@ -177,10 +204,14 @@ def test_transformers_trainer_trains_it(family, tmp_path):
     arguments = TrainingArguments(
         str(tmp_path), max_steps=2, per_device_train_batch_size=len(rows), report_to=[], use_cpu=True, save_steps=2
     )
-    result = Trainer(model, arguments, train_dataset=rows).train()
+
+    def collate(rows):
+        return {**default_data_collator(rows), "return_loss": True}  # as for transformers' CLAP
+
+    result = Trainer(model, arguments, train_dataset=rows, data_collator=collate).train()
     assert np.isfinite(result.training_loss)
     changed = {name for name, p in model.named_parameters() if not torch.equal(p.cpu(), before[name])}
-    assert f"{family.prefix}audio_model.layers.0.attn.q_proj.weight" in changed
+    assert f"{family.prefix}{family.weight}" in changed
     assert not any(name.startswith("teacher_") for name in changed), "the Trainer never moves the teacher"
 
 

@@ -13,8 +13,10 @@ import torch
 from tiny import (
     tiny_ast_config,
     tiny_batch,
+    tiny_htsat_config,
     tiny_m2d_clap_audio_config,
     tiny_m2d_clap_config,
+    tiny_mga_clap_config,
     tiny_processor,
     tiny_slap_audio_config,
     tiny_slap_config,
@@ -25,9 +27,11 @@ from transformers import AutoModel
 from hf_audiolang import (
     AudioProjector,
     AudioProjectorConfig,
+    HtsatModel,
     M2dClapAudioModel,
     M2dClapForPreTraining,
     M2dClapModel,
+    MgaClapModel,
     NativeAudioModel,
     SlapAudioModel,
     SlapForPreTraining,
@@ -73,7 +77,9 @@ assert sys.modules["hf_audiolang"] is None
 AUTO_CLASSES = {
     AudioProjector: "AutoModel",
     M2dClapAudioModel: "AutoModel",
+    HtsatModel: "AutoModel",
     M2dClapModel: "AutoModel",
+    MgaClapModel: "AutoModel",
     M2dClapForPreTraining: "AutoModelForPreTraining",
     NativeAudioModel: "AutoModel",
     SlapAudioModel: "AutoModel",
@@ -85,7 +91,9 @@ AUTO_CLASSES = {
 CONFIGS = {
     AudioProjector: AudioProjectorConfig(hidden_size=24, intermediate_size=24),
     M2dClapAudioModel: tiny_m2d_clap_audio_config(),
+    HtsatModel: tiny_htsat_config(locality_blocks=1),
     M2dClapModel: tiny_m2d_clap_config(),
+    MgaClapModel: tiny_mga_clap_config(affinity_divisor=50.0),
     M2dClapForPreTraining: tiny_m2d_clap_config(),
     NativeAudioModel: tiny_ast_config(locality_blocks=1),
     SlapAudioModel: tiny_slap_audio_config(),
