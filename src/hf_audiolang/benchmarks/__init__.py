@@ -2,7 +2,7 @@
 # Licensed under the Apache License, Version 2.0.
 """Speed of this package beside its peers: `run_suite("frontend")`; importing this registers the suites."""
 
-from hf_audiolang.benchmarks import encoder, frontend, packing
+from hf_audiolang.benchmarks import encoder, frontend, htsat, packing
 from hf_audiolang.benchmarks.runner import (
     SUITES,
     Case,
@@ -20,6 +20,7 @@ __all__ = [
     "encoder",
     "format_report",
     "frontend",
+    "htsat",
     "machine_info",
     "packing",
     "register_suite",
