@@ -8,4 +8,4 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny matrices gain nothing from a second thread
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent / "evaluation")]
+sys.path[:0] = [str(Path(__file__).resolve().parent / folder) for folder in ("", "evaluation", "convert")]
