@@ -127,8 +127,8 @@ class WindowSelfAttention(nn.Module):
         context = context.view(*shape, -1).transpose(2, 3).flatten(3)
         return context, weights.view(*shape, -1) if is_eager else None
 
-    def heads(self, windows: Tensor) -> Tensor:
-        """Queries, keys and values of each window and head: (B, W, L, C) -> (3, B * W * H, L, head_dim)."""
+    def heads(self, windows: Tensor) -> list[Tensor]:
+        """Queries, keys and values of each window and head: (B, W, L, C) -> 3 x (B * W * H, L, head_dim)."""
         layers = (self.query, self.key, self.value)
         if all(type(layer) is nn.Linear for layer in layers):  # as one product, which is faster
             weight = torch.cat([layer.weight for layer in layers])
@@ -136,7 +136,8 @@ class WindowSelfAttention(nn.Module):
             projected = F.linear(windows, weight, bias)
         else:  # an adapter has taken the place of one
             projected = torch.cat([layer(windows) for layer in layers], -1)
-        return projected.unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 1, 4, 2, 5).flatten(1, 3)
+        parts = projected.unflatten(-1, (3, self.num_heads, -1)).unbind(3)
+        return [part.transpose(2, 3).flatten(0, 2) for part in parts]
 
     def bias(self, wrapped_mask: Tensor | None) -> Tensor:
         """What is added to the scores: (H, L, L) for all windows alike, or (W * H, L, L)."""

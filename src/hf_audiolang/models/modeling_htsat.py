@@ -428,9 +428,8 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
             return torch.ones(batch, config.num_frames, dtype=torch.bool, device=input_features.device)
         last = config.max_frames - 1
         stretched = torch.arange(config.max_frames, device=input_features.device)
-        nearest = (2 * stretched * (num_frames - 1) + last) // (
-            2 * last
-        )  # in integers: halves round the same anywhere
+        # in integers: halves are rounded alike everywhere
+        nearest = (2 * stretched * (num_frames - 1) + last) // (2 * last)
         return input_features_mask.to(torch.bool)[:, nearest].unflatten(1, (config.num_frames, -1)).any(-1)
 
 
