@@ -5,7 +5,7 @@
     python training_scripts/ablate.py configs/ablate/mga_clap_scenes.yaml
 
 Arms that are finished are not trained again; an interrupted one is taken up. Each model's prompt and smoothing are
-chosen on validation scenes, then it is measured once on the test split.
+chosen on validation scenes, and it is measured with them on the test split, or as the plan says on validation scenes.
 """
 
 import argparse

@@ -122,7 +122,7 @@ def _add_ground(commands) -> None:
 
 def _add_event_arguments(command: argparse.ArgumentParser) -> None:
     for name, default, text in (
-        ("--threshold", 0.3, "least similarity that counts, in (0, 1); depends on the model"),
+        ("--threshold", 0.25, "least similarity that counts, in (0, 1); depends on the model"),
         ("--median", 0.0, "seconds of the median filter over the scores, 0 for none"),
         ("--join", 0.5, "gaps shorter than this many seconds are closed"),
         ("--min_seconds", 0.0, "shorter sounds are dropped"),

@@ -113,7 +113,8 @@ def ground_files(
             readable.
     """
     phrases = [phrases] if isinstance(phrases, str) else phrases
-    return _find(files, phrases, model, processor, templates=BARE_LABEL, label_text=str, rule=rule, options=options)
+    shared = {"rule": rule, "options": options, "name": "phrases"}
+    return _find(files, phrases, model, processor, templates=BARE_LABEL, label_text=str, **shared)
 
 
 def _find(
@@ -126,10 +127,11 @@ def _find(
     label_text: Callable[[str], str] | None,
     rule: EventRule | None,
     options: FrameScoreOptions | None,
+    name: str = "labels",
 ) -> FileDetection:
     records = [Record(id=str(path), audio=path) for path in find_audio_files(files)]
     model, processor = loaded_model(model, processor)
-    text_embeds = embed_labels(model, processor, labels, templates, label_text)  # (C, E)
+    text_embeds = embed_labels(model, processor, labels, templates, label_text, name=name)  # (C, E)
     options = options or FrameScoreOptions()  # the caller gets the failures, however many
     options = replace(options, reading=replace(options.reading, max_bad_fraction=1.0))
     scored = score_records(model, processor, records, lambda _: text_embeds, options=options)

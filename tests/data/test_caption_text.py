@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_audiolang.data.caption_text import clean_caption
+from hf_audiolang.data.caption_text import clean_caption, clean_captions
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,7 @@ from hf_audiolang.data.caption_text import clean_caption
 )
 def test_punctuation_becomes_space(caption, wanted):
     assert clean_caption(caption) == wanted
+
+
+def test_a_caption_of_punctuation_alone_stays():
+    assert clean_captions(["A dog.", "..."]) == ["a dog ", "..."]

@@ -205,3 +205,10 @@ def test_unreadable_clips_are_left_out_with_their_events(model, records):
     assert result == detection.evaluate(model, TableProcessor(), records, LABELS)
     assert (result.record["num_skipped"], result.record["num_events"]) == (1, 7)
     assert "broken" in result.record["skipped"][0]
+
+
+def test_faulty_events_are_found_before_any_clip_is_encoded(model, records):
+    broken = [*records[:-1], replace(records[-1], events=({"label": "sound 1", "onset": 0.5, "offset": 0.4},))]
+    model.get_audio_frame_features = lambda **inputs: pytest.fail("a clip was encoded")
+    with pytest.raises(ValueError, match="event row 0: the offset must come after the onset"):
+        detection.evaluate(model, TableProcessor(), broken, LABELS)

@@ -24,6 +24,7 @@ from hf_audiolang import M2dClapAudioConfig, NativeAudioConfig, SlapAudioConfig,
 from hf_audiolang.models.configuration_audio_encoders import AUDIO_CONFIGS, resolve_audio_config
 from hf_audiolang.models.layers_packing import PackedLayout
 from hf_audiolang.models.modeling_audio_encoders import AUDIO_MODELS, build_audio_encoder
+from hf_audiolang.training.objectives import has_unused_parameters
 
 TOWERS = {
     "ast": lambda: tiny_ast_config(locality_blocks=1),
@@ -119,6 +120,7 @@ def test_loss_reaches_the_tower(system, tower):
     unused = {"embeddings.mask_token"} if tower == "slap" else set()  # only masked passes use it
     for name, parameter in encoder.named_parameters():
         assert (parameter.grad is not None) == (parameter.requires_grad and name not in unused), name
+    assert has_unused_parameters(model) or not unused  # or several processes would wait for its gradient
     assert next(encoder.get_input_embeddings().parameters()).grad.abs().sum() > 0
 
 

@@ -535,3 +535,14 @@ def test_input_that_does_not_fit_is_refused(shape, mask_shape, message):
 def test_numbers_that_do_not_fit_are_refused(overrides, message):
     with pytest.raises(Exception, match=message):  # transformers wraps what the validators raise
         tiny_htsat_config(**overrides)
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics_in_training():
+    torch.manual_seed(0)
+    features = torch.randn(2, 98, 16) - 40.0
+    for is_frozen in (True, False):
+        model = HtsatModel(tiny_htsat_config())
+        model.requires_grad_(not is_frozen)
+        before = model.train().audio_encoder.batch_norm.running_mean.clone()
+        model(features)
+        assert torch.equal(model.audio_encoder.batch_norm.running_mean, before) == is_frozen

@@ -19,6 +19,7 @@ from hf_audiolang.models import losses_distributed
 from hf_audiolang.models.losses_contrastive import contrastive_loss, sigmoid_contrastive_loss
 from hf_audiolang.models.losses_distributed import gather_rows, global_mean, max_over_processes, sum_over_processes
 from hf_audiolang.models.losses_masked import sinkhorn_targets
+from hf_audiolang.training.objectives import has_unused_parameters
 
 pytestmark = pytest.mark.multiprocess
 
@@ -152,7 +153,7 @@ def worker(rank, folder):
     for name, overrides in MGA_VARIANTS.items():
         model = make_mga(**overrides)
         own = half_of(make_batch(0), rank), CLIP_IDS[2 * rank : 2 * rank + 2]
-        wrapped = DistributedDataParallel(model, find_unused_parameters=model.has_unused_parameters)
+        wrapped = DistributedDataParallel(model, find_unused_parameters=has_unused_parameters(model))
         results[name] = mga_gradients(wrapped, model, *own)
     rows = slice(3 * rank, 3 * rank + 3)
     for loss in (contrastive_loss, sigmoid_contrastive_loss):

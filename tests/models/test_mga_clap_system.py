@@ -252,7 +252,8 @@ def test_unused_codewords_are_reported_with_their_share(caplog, monkeypatch):
     for divisor, is_warned in ((0.01, True), (100.0, False)):
         caplog.clear()
         model = make_model(affinity_divisor=divisor).train()
-        for _ in range(4):
+        for step in range(4):
+            model.set_progress(step, 4)
             model(**make_inputs(model), return_loss=True)
             model.after_optimizer_step()
         warned = [line for line in caplog.messages if "codewords were in no clip and no caption" in line]

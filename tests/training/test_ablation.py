@@ -48,6 +48,9 @@ def test_a_plan_with_a_misspelled_key_is_refused(tmp_path):
     path.write_text("config: x.yaml\noutput_dir: runs/x\nmeasure_on: train\narms: {a: {}}\n")
     with pytest.raises(ValueError, match="must be 'test' or 'validation', got 'train'"):
         load_plan(path)
+    path.write_text("config: x.yaml\noutput_dir: runs/x\narms: {a b: {}, a_b: }\n")
+    with pytest.raises(ValueError, match="would share folders"):
+        load_plan(path)
     with pytest.raises(FileNotFoundError, match="There is no plan"):
         load_plan(tmp_path / "none.yaml")
 
@@ -91,6 +94,7 @@ def test_runs_are_trained_once_and_the_table_shows_their_mean(tmp_path, monkeypa
         folder = Path(config.train.output_dir)
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text("{}")
+        config.save(folder / "run.yaml")
 
     def measured(plan, config):
         value = 0.25 + 0.5 * config.train.seed
@@ -107,3 +111,6 @@ def test_runs_are_trained_once_and_the_table_shows_their_mean(tmp_path, monkeypa
     table = ablation_table(results).splitlines()
     assert table[2].startswith("| one | 2 | 50.0 (25.0, 75.0) |")
     assert table[3].startswith("| two | 1 | 25.0 |")
+    plan_path.write_text(plan_path.read_text().replace("aggregation: mean", "aggregation: max"))
+    with pytest.raises(ValueError, match=r"other settings than the plan's \(aggregation: mean -> max\)"):
+        run_plan(load_plan(plan_path))

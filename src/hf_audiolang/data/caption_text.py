@@ -3,6 +3,7 @@
 """Cleaning of captions, as WavCaps and MGA-CLAP do it for training and retrieval (not for class names)."""
 
 import re
+from collections.abc import Sequence
 
 # takes the space behind the mark too, so of two marks in a row only the first moves up, as in the authors' code
 _SPACE_BEFORE = re.compile(r'\s([,.!?;:"])(\s|$)')
@@ -19,4 +20,9 @@ def clean_caption(caption: str) -> str:
     return _PUNCTUATION.sub(" ", joined).replace("  ", " ")
 
 
-__all__ = ["clean_caption"]
+def clean_captions(captions: Sequence[str]) -> list[str]:
+    """Cleaned captions; one of punctuation alone stays as it is."""
+    return [cleaned if (cleaned := clean_caption(caption)).strip() else caption for caption in captions]
+
+
+__all__ = ["clean_caption", "clean_captions"]

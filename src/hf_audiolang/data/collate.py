@@ -18,7 +18,7 @@ import numpy as np
 from hf_audiolang.models.losses_caption import IGNORED
 
 from .audio_io import AudioError, audio_info, record_waveform
-from .caption_text import clean_caption
+from .caption_text import clean_captions
 from .captions_checks import ON_BAD_EXAMPLE
 from .records import Record
 
@@ -77,7 +77,7 @@ class Collator:
                 "skip" replaces it and says so in the batch.
             text_store: embeddings of the captions, which stand in the batch instead of their tokens.
             needs_captions: False leaves text out of the batch, and takes records without captions.
-            cleans_captions: captions go through `clean_caption` before they become tokens.
+            cleans_captions: captions go through `clean_captions` before they become tokens.
 
         Raises:
             ValueError: for lengths that are not positive or contradict each other, an unknown policy, or a
@@ -158,7 +158,7 @@ class Collator:
         """The model's inputs."""
         if self.text_store is None and self.needs_captions:
             inputs = self.processor(
-                text=[clean_caption(caption) for caption in captions] if self.cleans_captions else captions,
+                text=clean_captions(captions) if self.cleans_captions else captions,
                 audio=waveforms,
                 sampling_rate=self.sampling_rate,
                 padding=True,

@@ -23,6 +23,7 @@ from transformers.utils import logging
 from hf_audiolang.data.audio_io import record_waveform
 from hf_audiolang.data.caption_text import clean_caption
 from hf_audiolang.data.records import Record
+from hf_audiolang.models.layers_codebook import MANY_DEAD
 
 from .capabilities import feature_extractor_of
 from .embed import (
@@ -42,7 +43,6 @@ from .search import nearest
 
 logger = logging.get_logger(__name__)
 
-MANY_DEAD = 0.1  # our choice: share of dead codewords above which the codebook is called too wide
 CAPTIONS_AT_ONCE = 1024  # whose weights are in memory together
 
 

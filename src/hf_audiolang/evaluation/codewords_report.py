@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 from transformers import ProcessorMixin
 
-from .codewords import MANY_DEAD, dead_note
+from hf_audiolang.models.layers_codebook import MANY_DEAD
+
+from .codewords import dead_note
 from .codewords_findings import BlockFindings, CodewordFindings, CurveFindings, PairFindings
 from .figures_codewords import plot_block_maps, plot_codeword_frames, plot_usage
 from .metrics import MissingResourceError
@@ -25,6 +27,10 @@ from .results import package_version
 TABLE_CODEWORDS = 20
 TABLE_NAMES = 3
 MAX_NAMES, MAX_LANE_NAMES = 100, 60  # characters of a codeword's names in a table and in a picture
+DENSE = (
+    "Clips are sums of more than half of the codewords: little is selected, and the name of a codeword says little "
+    "about it. A smaller `affinity_divisor` selects more."
+)
 UNTRAINED = (
     "The last block of this encoder is locality-aware: nothing trains its queries and keys, so their map shows the "
     "weights that they began with."
@@ -91,6 +97,8 @@ def notes_of(findings: CodewordFindings) -> list[str]:
     notes = [dead_note(findings.usage)] if findings.usage.dead_share > MANY_DEAD else []
     if findings.codebook["activation"] == "softmax":
         notes.append("Softmax gives every codeword a weight: none can be dead, and supports say nothing.")
+    elif findings.usage.active_per_clip > findings.usage.num_codewords / 2:
+        notes.append(DENSE)
     if findings.block and not findings.block.has_trained_queries:
         notes.append(UNTRAINED)
     notes += [f"Left out: {part}. {reason}" for part, reason in findings.left_out.items()]

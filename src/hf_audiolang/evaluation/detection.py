@@ -11,7 +11,7 @@ event count with their duration (MGA-CLAP's script leaves them out, which raises
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 from torch import nn
@@ -63,12 +63,12 @@ def evaluate(
         ValueError: if an event is faulty or of an unknown label (the message names record and row), or there is none.
     """
     start, smoothing = time.perf_counter(), Smoothing(median_frames, join_seconds, pool_frames)
+    check_events(dataset, labels)  # before anything is encoded
     text_embeds = embed_labels(model, processor, labels, templates, label_text)  # (C, E)
     scored = frame_scores_of(model, processor, dataset, text_embeds, options=options)
     values = score(scored.frame_scores, scored.records, labels, smoothing)
-    chance = score(
-        [constant_scores(record, len(labels)) for record in scored.records], scored.records, labels, Smoothing(1)
-    )
+    constant = [constant_scores(record, len(labels)) for record in scored.records]
+    chance = score(constant, scored.records, labels, Smoothing(1))
     record = task_record(
         "detection", model, dataset, scored.skipped, len(scored.records), time.perf_counter() - start,
         templates=list(resolve_templates(templates)), smoothing=asdict(smoothing),
@@ -105,14 +105,17 @@ def frame_scores_of(
 
 
 def score(
-    frame_scores: Sequence[FrameScores], records: Sequence[Record], labels: Sequence[str], smoothing: Smoothing
+    frame_scores: Sequence[FrameScores],
+    records: Sequence[Record],
+    labels: Sequence[str],
+    smoothing: Smoothing,
 ) -> dict[str, float]:
     """The values of `evaluate` from raw frame scores.
 
     Args:
         frame_scores: N scores with C columns each.
         records: N records with `events` and `duration`.
-        labels: C class names.
+        labels: C class names; those without an event are left out.
         smoothing: of the scores.
 
     Raises:
@@ -141,6 +144,16 @@ def score(
         "detection/segment_F1": segment_f1(*case).f1,
         "detection/event_F1": event_f1(*case).f1,
     }
+
+
+def check_events(dataset: Sequence[Record], labels: Sequence[str]) -> None:
+    """Makes sure that the events of all clips have known labels and times in order; reads no sound.
+
+    Raises:
+        ValueError: as `event_segments`, but for what lies outside of a clip, whose duration is not known yet.
+    """
+    for index in range(len(dataset)):
+        event_segments(replace(dataset[index], duration=math.inf), labels, clip="")
 
 
 def event_segments(record: Record, labels: Sequence[str], *, clip: str) -> list[Segment]:
@@ -202,6 +215,7 @@ def constant_scores(record: Record, num_labels: int) -> FrameScores:
 
 __all__ = [
     "ROUNDING_SECONDS",
+    "check_events",
     "check_not_nan",
     "checked_times",
     "constant_scores",

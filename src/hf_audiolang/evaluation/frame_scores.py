@@ -13,7 +13,7 @@ the file. A model with clip embeddings alone, such as transformers' `ClapModel`,
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,7 +30,7 @@ from .zero_shot import class_prompts, embed_classes
 
 logger = logging.get_logger(__name__)
 
-BARE_LABEL = ("{label}",)  # MGA-CLAP's detection script; sentences lower the frame score (mga_clap, section 14)
+BARE_LABEL = ("{label}",)  # MGA-CLAP's detection script
 WINDOW_SECONDS = 30.0  # our choice, for feature extractors without a limit
 TIME_TOLERANCE = 1e-6  # frames: 2.0000001 frames are two
 
@@ -170,6 +170,8 @@ def embed_labels(
     labels: Sequence[str],
     templates: Sequence[str] | str = BARE_LABEL,
     label_text: Callable[[str], str] | None = None,
+    *,
+    name: str = "labels",
 ) -> np.ndarray:
     """One unit-norm vector (C, E) per label, after a check of the labels.
 
@@ -179,6 +181,7 @@ def embed_labels(
         labels: different texts; by default the label itself, `_` as space, is the prompt.
         templates: sentences with `{label}`; several are averaged.
         label_text: label -> words in the prompt.
+        name: what the caller calls the labels, for messages.
 
     Raises:
         ValueError: if the model has no text encoder, there is no label, one is blank, given twice, or longer than the
@@ -186,23 +189,41 @@ def embed_labels(
     """
     check_text_input(model, processor)
     if isinstance(labels, str) or len(labels) == 0:
-        raise ValueError(f"`labels` must be a list of texts, got {labels!r}. Give at least one, as ['dog', 'rain'].")
+        raise ValueError(f"`{name}` must be a list of texts, got {labels!r}. Give at least one, as ['dog', 'rain'].")
     blank = [position for position, label in enumerate(labels) if not label.strip()]
     if blank:
-        raise ValueError(f"`labels` holds a blank text at position {blank[0]}, got {labels[blank[0]]!r}. Remove it.")
+        raise ValueError(f"`{name}` holds a blank text at position {blank[0]}, got {labels[blank[0]]!r}. Remove it.")
     repeated = [label for label, count in Counter(labels).items() if count > 1]
     if repeated:
-        raise ValueError(f"`labels` must differ, got {repeated} more than once. Remove the repetitions.")
+        raise ValueError(f"`{name}` must differ, got {repeated} more than once. Remove the repetitions.")
+    prompts = {label: class_prompts(label, templates, label_text) for label in labels}
+    check_lengths(model, processor, prompts, name)
+    return embed_classes(model, processor, labels, templates, label_text=label_text)
+
+
+def check_lengths(
+    model: nn.Module, processor: AudioProcessor, prompts: Mapping[str, Sequence[str]], name: str = "labels"
+) -> None:
+    """Makes sure that no prompt would be cut.
+
+    Args:
+        model: with a text encoder.
+        processor: holds the model's tokenizer.
+        prompts: label -> what is embedded for it.
+        name: what the caller calls the labels.
+
+    Raises:
+        ValueError: if one has more tokens than tokenizer and text encoder allow; names it, and both numbers.
+    """
     limit = _max_tokens(model, processor)
-    for label in labels:
-        for prompt in class_prompts(label, templates, label_text):
+    for label, texts in prompts.items():
+        for prompt in texts:
             num_tokens = len(processor.tokenizer([prompt])["input_ids"][0])
             if limit is not None and num_tokens > limit:
                 raise ValueError(
-                    f"`labels` holds {_shortened(label)!r}, which makes a prompt of {num_tokens} tokens. The text "
+                    f"`{name}` holds {_shortened(label)!r}, which makes a prompt of {num_tokens} tokens. The text "
                     f"encoder reads at most {limit}: shorten it."
                 )
-    return embed_classes(model, processor, labels, templates, label_text=label_text)
 
 
 def frame_embeddings(
@@ -450,6 +471,7 @@ __all__ = [
     "BARE_LABEL",
     "FrameScoreOptions",
     "ScoredRecords",
+    "check_lengths",
     "embed_labels",
     "frame_embeddings",
     "frame_rate_of",

@@ -9,6 +9,7 @@ segments or with (0, 0) alone, is left out. The two steps are apart so that smoo
 that are encoded once.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -21,7 +22,7 @@ from hf_audiolang.data.records import Record, RecordSubset
 
 from .detection import check_not_nan, checked_times, constant_scores
 from .embed import embed_texts
-from .frame_scores import FrameScoreOptions, ScoredRecords, score_records
+from .frame_scores import FrameScoreOptions, ScoredRecords, check_lengths, score_records
 from .metrics import average_precision
 from .metrics.detections import FrameScores, Segment, Smoothing
 from .metrics.psds import PSDSM, grounding_psds
@@ -103,10 +104,12 @@ def frame_scores_of(
             )
         for entry in heard:
             phrases.setdefault(entry["phrase"], len(phrases))
+            _times_of(replace(record, duration=math.inf), entry)  # what can be wrong without knowing the clip's end
         if heard:
             indices.append(index)
     if not indices:
         raise ValueError(f"None of the {len(dataset)} records has a phrase that is heard. Grounding needs `phrases`.")
+    check_lengths(model, processor, {phrase: [phrase] for phrase in phrases}, "phrases")
     embeds = embed_texts(model, processor, list(phrases))  # (distinct phrases, E)
     wanted = RecordSubset(dataset, indices, skipped=getattr(dataset, "skipped", ()))
 

@@ -234,6 +234,7 @@ def evaluate_own_data(
     if no_text is not None:
         return collect([], left_out=dict.fromkeys(given, no_text))
     windows = FrameScoreOptions(reading=options or AudioOptions())
+    detection.check_events(dataset, given.get("detection", []))  # before anything is encoded
     results = []
     if "retrieval" in given:
         results.append(retrieval.evaluate(model, processor, dataset, options=options))

@@ -16,7 +16,7 @@ import numpy as np
 from torch import nn
 from transformers import ProcessorMixin
 
-from hf_audiolang.data.caption_text import clean_caption
+from hf_audiolang.data.caption_text import clean_captions
 from hf_audiolang.data.records import Record
 
 from .embed import AudioOptions, RecordEmbeddings, embed_records, embed_texts, longest_seconds
@@ -60,7 +60,7 @@ def evaluate(
     captions = [caption for record in embedded.records for caption in _captions_of(record)]
     clip_of_caption = np.repeat(np.arange(len(embedded.records)), [len(r.captions) for r in embedded.records])
     if getattr(getattr(model, "config", None), "clean_captions", False):
-        captions = [clean_caption(caption) for caption in captions]
+        captions = clean_captions(captions)
     if scores_pairs(model):  # a clip stands for itself, a caption for its similarities to all clips
         text_embeds = pair_similarities(model, processor, dataset, captions, options=options)  # (sum K_i, N)
         embedded = replace(embedded, embeds=np.eye(len(embedded.records), dtype=text_embeds.dtype))

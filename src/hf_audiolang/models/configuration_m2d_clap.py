@@ -45,7 +45,7 @@ class M2dClapConfig(PreTrainedConfig):
     logit_scale_max: float = 4.6052  # log(100), authors' code
     reference_gather: bool = False  # True: the authors' gather without gradient, 1 / processes of the true one
 
-    masking_ratio: float = 0.7  # IV-A2a; 0.3 in stage 2, 0 in stage 2.1 (IV-A2b)
+    masking_ratio: float | int = 0.7  # IV-A2a; 0.3 in stage 2, 0 in stage 2.1 (IV-A2b)
     mask_style: Literal["random", "span", "structured"] = "random"  # the code's stage 2: "structured"
     mask_span_columns: int = 10  # columns of one run with "span"; authors' code
     structured_keep: Literal["marked", "unmarked"] = "marked"  # "marked" is what the authors' code does

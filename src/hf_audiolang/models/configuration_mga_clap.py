@@ -40,7 +40,7 @@ class MgaClapConfig(PreTrainedConfig):
     aggregation: Literal["codebook", "mean", "max", "uaca", "wstag", "attention"] = "codebook"
     num_codewords: int = 4096  # M; 4.1
     # divides inner products of features and codewords (Eq. 2); None: sqrt(D) * 1000, the code's for M = 4096. For
-    # fewer codewords scale it down with M: sqrt(D) * M / 8 to M trained on 512, much less collapses to a few codewords
+    # fewer codewords scale it down with M: of sqrt(D) * M / 8 to 2 M on 512, M was best; much less collapses
     affinity_divisor: float | int | None = None
     normalize_affinity: bool = False  # True: cosines, as the paper's introduction words it
     text_mask_mode: Literal["zero", "neg_inf"] = "zero"  # score of what is no word before the maximum; paper: silent

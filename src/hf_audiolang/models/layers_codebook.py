@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .layers_pooling import masked_mean
 
+MANY_DEAD = 0.1  # share of codewords without use above which a codebook is called too wide; our choice
 MASK_MODES = ("zero", "neg_inf")
 POOLINGS = ("max", "mean")
 ACTIVATIONS = ("sparsemax", "softmax")
@@ -81,7 +82,7 @@ class SharedCodebook(nn.Module):
         self.pooling = pooling
         self.activation = activation
         self.weight = nn.Parameter(torch.randn(num_codewords, hidden_size))
-        # what training has used since it was last asked, for a warning; not part of a checkpoint
+        # what this process has used in training, for a warning; not part of a checkpoint
         self.register_buffer("is_used", torch.zeros(num_codewords, dtype=torch.bool), persistent=False)
 
     def forward(
@@ -195,4 +196,4 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"Unknown `{name}` {value!r}. Choose one of {sorted(allowed)}.")
 
 
-__all__ = ["SharedCodebook", "sparsemax"]
+__all__ = ["MANY_DEAD", "SharedCodebook", "sparsemax"]

@@ -226,7 +226,7 @@ class HtsatEncoder(nn.Module):
 
 
 class HtsatModel(StrictTowersMixin, PreTrainedModel):
-    """Encoder of clips of up to 10.24 s, which are all stretched to the same length: 32 output frames per clip.
+    """Encoder of clips of up to 10.23 s, which are all stretched to the same length: 32 output frames per clip.
 
     HTS-AT knows no padding: silence at the end of a clip takes part like any sound, as in the authors' code. Clips
     that should not depend on their batch are filled up to one length by the feature extractor. The mask of the input
@@ -249,7 +249,7 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["HtsatBlock"]
     # the rest of a ClapModel or MgaClapModel checkpoint
-    _keys_to_ignore_on_load_unexpected = [r"^(text_|audio_projection|logit_scale|codebook|temperature)"]
+    _keys_to_ignore_on_load_unexpected = [r"^(text_|audio_projection|logit_scale|codebook)"]
     _supports_sdpa = True
 
     def __init__(self, config: HtsatConfig):
@@ -273,9 +273,15 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
         return self.audio_encoder.patch_embed.proj
 
     def train(self, mode: bool = True) -> "HtsatModel":
-        """Switches the mode; what the locality-aware blocks do not use stays without gradient."""
+        """Switches the mode; what the locality-aware blocks do not use stays without gradient.
+
+        A batch norm whose weights are frozen keeps its statistics: a frozen encoder must not change. In training they
+        are those of this process's batch, as in the authors' code.
+        """
         super().train(mode)
         self._freeze_unused()  # from_pretrained makes every parameter trainable, and ends with eval()
+        if not self.audio_encoder.batch_norm.weight.requires_grad:
+            self.audio_encoder.batch_norm.eval()
         return self
 
     def _freeze_unused(self) -> None:

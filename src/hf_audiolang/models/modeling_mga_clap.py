@@ -18,11 +18,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple, logging
 
 from .configuration_mga_clap import MgaClapConfig
-from .layers_codebook import SharedCodebook
+from .layers_codebook import MANY_DEAD, SharedCodebook
 from .layers_logit_scale import TemperatureScale
 from .layers_pair_scores import PAIR_SCORES
 from .layers_pooling import masked_mean, unit_rows
-from .losses_distributed import gather_padded, gather_rows, process_rank, world_size
+from .losses_distributed import gather_padded, gather_rows, max_over_processes, process_rank, world_size
 from .losses_hard_negative import embedding_regularizer, hard_negative_contrastive_loss
 from .modeling_audio_encoders import build_audio_encoder
 from .modeling_loading import StrictTowersMixin
@@ -32,7 +32,6 @@ from .modeling_text import build_text_model, takes_token_types
 logger = logging.get_logger(__name__)
 
 GUARD_STEPS = 50  # steps after which unused codewords are looked for
-FEW_USED = 0.5  # share of used codewords below which the codebook is called too wide
 
 
 class FeatureProjection(nn.Module):
@@ -105,13 +104,10 @@ class MgaClapModel(MgaClapPreTrainedModel):
         self.text_projection = FeatureProjection(config.text_config.hidden_size, width)
         self.codebook = _codebook(config) if config.aggregation == "codebook" else None
         self.logit_scale = TemperatureScale(config.temperature_min)
-        self._num_guarded_steps = 0
+        self._step = None  # of the training loop that tells it
+        # every process notes what its own clips and captions use
+        self._ddp_params_and_buffers_to_ignore = ["codebook.is_used"]
         self.post_init()
-
-    @property
-    def has_unused_parameters(self) -> bool:
-        """Whether a trainable parameter gets no gradient: SLAP's encoder has a mask token for its own objective."""
-        return self.config.audio_config.model_type == "slap_audio_model"
 
     def get_input_embeddings(self) -> nn.Module:
         """Returns the token embedding of the text encoder."""
@@ -304,22 +300,34 @@ class MgaClapModel(MgaClapPreTrainedModel):
         )
 
     def contrastive_loss(self, audio_embeds: Tensor, text_embeds: Tensor, clip_ids: Tensor | None = None) -> Tensor:
-        """Hard-negative guided loss of paired unit embeddings (B, E) over the batches of all processes: () in nats."""
+        """Hard-negative guided loss of paired unit embeddings (B, E) over the batches of all processes: () in nats.
+
+        Raises:
+            ValueError: for a model that scores pairs, whose loss is no matter of embeddings.
+        """
+        if self.config.scores_pairs:
+            raise ValueError(
+                f"`aggregation` {self.config.aggregation!r} scores clips and captions together, got their embeddings. "
+                "Call the model with `return_loss=True`."
+            )
         return self._loss_terms((audio_embeds,), (text_embeds,), (audio_embeds, text_embeds), clip_ids)["contrastive"]
 
+    def set_progress(self, step: int, num_steps: int) -> None:
+        """Takes where training is, from 0; the loop calls it before each step."""
+        self._step = step
+
     def after_optimizer_step(self) -> None:
-        """Warns, once, if after some steps of training few codewords are in use."""
-        self._num_guarded_steps += 1
-        if self.codebook is None or self._num_guarded_steps != GUARD_STEPS:
+        """Warns after some steps of training if many codewords were in no clip and no caption of any process."""
+        if self.codebook is None or self._step != GUARD_STEPS - 1:
             return
-        share = self.codebook.is_used.float().mean().item()
-        if share < FEW_USED:
+        is_used = max_over_processes(self.codebook.is_used.byte())
+        share = 1 - is_used.float().mean().item()
+        if share > MANY_DEAD and process_rank() == 0:
             logger.warning(
-                f"{1 - share:.0%} of the {self.config.num_codewords} codewords were in no clip and no caption of the "
-                f"last {GUARD_STEPS} steps. They are dead weight, or training collapses: raise `affinity_divisor` "
-                f"({self.codebook.affinity_divisor:g}), or lower `num_codewords`."
+                f"{share:.0%} of the {self.config.num_codewords} codewords were in no clip and no caption of the "
+                f"first {GUARD_STEPS} steps (since the last resume). They are dead weight, or training collapses: "
+                f"raise `affinity_divisor` ({self.codebook.affinity_divisor:g}), or lower `num_codewords`."
             )
-        self.codebook.is_used.zero_()
 
     def _run_text_model(self, input_ids: Tensor, attention_mask: Tensor | None, kwargs: dict):
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask

@@ -92,7 +92,9 @@ class EventPipeline(Pipeline):
             return {}, {}, {}
         texts = self._texts(asked)
         template = asked.get("hypothesis_template", BARE_LABEL)
-        text_embeds = embed_labels(self.model, self._parts, texts, template, self.label_text)  # (C, E)
+        text_embeds = embed_labels(
+            self.model, self._parts, texts, template, self.label_text, name=self.text_parameter
+        )  # (C, E)
         return {}, {"text_embeds": text_embeds, "options": options}, {"texts": texts, "rule": rule}
 
     def _texts(self, asked: Mapping[str, object]) -> Sequence[str]:

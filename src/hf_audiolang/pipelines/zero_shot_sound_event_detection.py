@@ -12,7 +12,7 @@ class ZeroShotSoundEventDetectionPipeline(EventPipeline):
 
     ```python
     detector = pipeline("zero-shot-sound-event-detection", model="runs/slap_scenes/model")
-    detector("street.wav", candidate_labels=["dog", "siren"], threshold=0.3)
+    detector("street.wav", candidate_labels=["dog", "siren"], threshold=0.25)
     # [{"label": "siren", "score": 0.41, "start": 2.08, "end": 5.44}, ...]
     ```
 

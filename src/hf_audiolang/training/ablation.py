@@ -4,8 +4,8 @@
 
 plan.yaml -> arm x seed -> pretrain -> model -> validation scenes: prompt, smoothing -> test scenes, once -> table
 
-Nothing of the test split is looked at before a model's prompt and smoothing are fixed. A run that is finished is not
-trained again.
+Nothing is chosen by values on the test split, which each run's own report measures too, with default settings. A run
+that is finished is not trained again, and refused if its settings are others than the plan's.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from hf_audiolang.data.records import Record, RecordDataset
 from hf_audiolang.data.sound_scenes import zero_shot_text
-from hf_audiolang.evaluation import detection, grounding
+from hf_audiolang.evaluation import detection, grounding, retrieval
 from hf_audiolang.evaluation.capabilities import feature_extractor_of
 from hf_audiolang.evaluation.comparison import REPORT_FILE
 from hf_audiolang.evaluation.frame_scores import ScoredRecords, embed_labels
@@ -31,8 +31,8 @@ from hf_audiolang.evaluation.metrics import mean_average_precision
 from hf_audiolang.evaluation.metrics.detections import Smoothing
 
 from .build import build_scenes
-from .config import RunConfig, load_run_config
-from .run import pretrain
+from .config import RunConfig, default_settings, load_run_config
+from .run import FREE_KEYS, pretrain
 
 logger = logging.get_logger(__name__)
 
@@ -109,7 +109,8 @@ def load_plan(path: str | Path) -> AblationPlan:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for an unknown key, a run without arms, or a `measure_on` that is no split.
+        ValueError: for an unknown key, a plan without arms, arms that would share a folder, or a `measure_on` that is
+            no split.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no plan {str(path)!r}. Give a YAML file such as those in configs/ablate.")
@@ -123,11 +124,15 @@ def load_plan(path: str | Path) -> AblationPlan:
     content["smoothings"] = tuple(Smoothing(*values) for values in itertools.product(*lists))
     content["prompts"] = tuple(content.get("prompts", AblationPlan.prompts))
     content["arms"] = tuple(
-        Arm(name, tuple(settings.pop("seeds", [0])), settings) for name, settings in content["arms"].items()
+        Arm(str(name), tuple((settings or {}).pop("seeds", [0])), settings or {})
+        for name, settings in content["arms"].items()
     )
     plan = AblationPlan(**content)
     if plan.measure_on not in ("test", "validation"):
         raise ValueError(f"`measure_on` must be 'test' or 'validation', got {plan.measure_on!r}.")
+    folders = [_folder_name(arm.name) for arm in plan.arms]
+    if len(set(folders)) != len(folders):
+        raise ValueError(f"`arms` of {str(path)!r} would share folders, got {sorted(folders)}. Give other names.")
     return plan
 
 
@@ -141,7 +146,9 @@ def run_plan(plan: AblationPlan) -> dict[str, list[dict]]:
     runs = [(arm, seed) for arm in plan.arms for seed in arm.seeds]
     for arm, seed in runs:
         config = arm_config(plan, arm, seed)
-        if not (Path(config.train.output_dir) / REPORT_FILE).is_file():
+        if (Path(config.train.output_dir) / REPORT_FILE).is_file():
+            refuse_other_settings(config)
+        else:
             logger.info(f"Training {arm.name}, seed {seed}.")
             pretrain(config)
         results[arm.name].append(_measured(plan, config))
@@ -151,10 +158,30 @@ def run_plan(plan: AblationPlan) -> dict[str, list[dict]]:
 
 def arm_config(plan: AblationPlan, arm: Arm, seed: int) -> RunConfig:
     """The checked settings of one run of an arm."""
-    name = "".join(letter if letter.isalnum() else "_" for letter in arm.name.lower())
-    given = {**arm.settings, "seed": seed, "output_dir": f"{plan.output_dir}/{name}_seed{seed}", "resume": True}
+    folder = f"{plan.output_dir}/{_folder_name(arm.name)}_seed{seed}"
+    given = {**arm.settings, "seed": seed, "output_dir": folder, "resume": True}
     words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
     return load_run_config([plan.config, *words])
+
+
+def refuse_other_settings(config: RunConfig) -> None:
+    """Makes sure that a finished run was trained with the settings of the plan.
+
+    Raises:
+        ValueError: if it was not; names each key with both values.
+    """
+    folder = Path(config.train.output_dir)
+    there = default_settings() | yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
+    changed = [
+        f"{name}: {there[name]} -> {value}"
+        for name, value in config.to_dict().items()
+        if name not in FREE_KEYS and there[name] != value
+    ]
+    if changed:
+        raise ValueError(
+            f"`{folder}` holds a run of other settings than the plan's ({'; '.join(changed)}). Remove the folder to "
+            "train it anew, or give the plan another `output_dir`."
+        )
 
 
 def choose(
@@ -178,13 +205,14 @@ def choose(
 def values_of(
     model: nn.Module, processor: ProcessorMixin, clips: RecordDataset, labels: Sequence[str], choice: Choice
 ) -> dict[str, float]:
-    """Detection, frame mAP and grounding under settings that are fixed."""
+    """Detection, frame mAP, grounding and retrieval under settings that are fixed."""
     scored = _scored(model, processor, clips, labels, choice.prompt)
     phrases = grounding.frame_scores_of(model, processor, clips)
     return {
         **detection.score(scored.frame_scores, scored.records, labels, choice.detection),
         FRAME_MAP: frame_map(scored, labels),
         **grounding.score(phrases.frame_scores, phrases.records, choice.grounding),
+        **retrieval.evaluate(model, processor, clips),
     }
 
 
@@ -222,7 +250,7 @@ def ablation_table(results: Mapping[str, Sequence[dict]]) -> str:
 
 
 def _measured(plan: AblationPlan, config: RunConfig) -> dict:
-    """Values of a finished run, with what was chosen for it; retrieval is that of the run's own report."""
+    """Values of a finished run, with what was chosen for it."""
     folder = Path(config.train.output_dir)
     model = AutoModel.from_pretrained(folder / "model").eval()
     processor = AutoProcessor.from_pretrained(folder / "model")
@@ -234,9 +262,11 @@ def _measured(plan: AblationPlan, config: RunConfig) -> dict:
     if plan.measure_on == "test":
         clips = build_scenes(config.data, "test", plan.test_size, rate)
     values = values_of(model, processor, clips, labels, choice)
-    report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-    values |= {name: report[name] for name in ("text_to_audio/R@1", "audio_to_text/R@1")}
     return {"run": folder.name, "choice": asdict(choice), "values": values}
+
+
+def _folder_name(arm: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in arm.lower())
 
 
 def _scored(
@@ -257,6 +287,7 @@ __all__ = [
     "choose",
     "frame_map",
     "load_plan",
+    "refuse_other_settings",
     "run_plan",
     "values_of",
     "write_results",

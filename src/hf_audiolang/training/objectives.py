@@ -97,10 +97,12 @@ def has_unused_parameters(model: PreTrainedModel) -> bool:
     """Whether a loss term of weight 0 may leave parameters that are to be trained without a gradient.
 
     A model that says what it exports has no parts for terms of weight 0 outside its base model, and trains all of what
-    it exports: only the rest of the base model is without gradient. Of other models nothing is known, unless they say.
+    it exports: only the rest of the base model is without gradient. Of other models nothing is known. The mask token
+    of SLAP's encoder is for masked training alone.
     """
-    if hasattr(model, "has_unused_parameters"):
-        return model.has_unused_parameters
+    audio = getattr(model.config, "audio_config", None)
+    if getattr(audio, "model_type", None) == "slap_audio_model" and not getattr(model.config, "masked_weight", 0):
+        return True
     if 0 not in loss_weights(model.config).values():
         return False
     if not hasattr(model, "exported_model"):

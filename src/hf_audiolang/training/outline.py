@@ -140,6 +140,11 @@ def _check_length(config: RunConfig, model_config: PreTrainedConfig) -> None:
     seconds, rate = config.data.max_seconds, audio.feature_frame_rate_hz
     num_frames = int(round(seconds * rate, 6)) + 1  # both ends have a frame
     spare = getattr(audio, "patch_frames", 1)  # our ViT leaves out what does not fill a patch
+    if num_frames >= audio.max_frames + spare and not hasattr(audio, "patch_frames"):
+        raise ValueError(
+            f"`max_seconds` is {seconds}, which is {num_frames} frames of features, but the audio encoder takes at "
+            f"most {audio.max_frames}. Train on shorter crops (`max_seconds` below {audio.max_frames / rate:g})."
+        )
     if num_frames >= audio.max_frames + spare:
         raise ValueError(
             f"`max_seconds` is {seconds}, which is {num_frames} frames of features, but the position table covers "
