@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoModel, ClapAudioConfig, ClapAudioModel, ClapConfig, ClapModel, ClapTextConfig
 
 from hf_audiolang import HtsatConfig, HtsatModel
+from hf_audiolang.models.layers_packing import unpack
 from hf_audiolang.models.layers_swin import attend_by_products, attend_fused, reorder, window_order
 
 # unshifted and shifted windows of 2 x 2; three stages with windows of 4 x 4, the last stage of 2 x 2 windows
@@ -168,6 +169,10 @@ def test_attentions_come_with_eager_attention_alone():
     corner = shifted.view(2, 64, 2, 4, 4)[:, -1]  # its four tokens are the four corners of the image
     torch.testing.assert_close(corner, torch.eye(4).expand_as(corner))
     assert plain.view(2, 64, 2, 4, 4)[:, -1].amax() < 0.99  # control
+    local = tiny_model(locality_blocks=1)
+    local.set_attn_implementation("eager")
+    with torch.no_grad():
+        assert len(local(features, output_attentions=True).attentions) == 3  # such a block has none
 
 
 def test_a_layer_in_the_place_of_a_projection_is_used():
@@ -516,6 +521,24 @@ def test_input_that_does_not_fit_is_refused(shape, mask_shape, message):
     mask = None if mask_shape is None else torch.ones(mask_shape, dtype=torch.bool)
     with pytest.raises(ValueError, match=message):
         tiny_model()(torch.zeros(shape), mask)
+
+
+def test_tokens_cannot_be_hidden():
+    model, features, hidden = tiny_model(), torch.zeros(2, 98, 16), torch.ones(2, 64, dtype=torch.bool)
+    for call in (model, model.encode):
+        with pytest.raises(ValueError, match=r"`masked_positions` is \(2, 64\), but HTS-AT cannot hide tokens"):
+            call(features, masked_positions=hidden)
+
+
+def test_packed_tokens_are_the_real_ones():
+    model, features = tiny_model(), clips(2, 98, 16)
+    mask = torch.arange(98) < torch.tensor([[98], [40]])
+    with torch.no_grad():
+        output, (tokens, layout) = model(features, mask), model.encode(features, mask)
+    assert len(tokens) == int(output.token_mask.sum())
+    assert torch.equal(unpack(tokens, layout), output.last_hidden_state * output.token_mask.unsqueeze(-1))
+    assert torch.equal(layout.token_mask, output.token_mask)
+    assert 0 < int((~output.token_mask).sum()) < 64  # control
 
 
 @pytest.mark.parametrize(

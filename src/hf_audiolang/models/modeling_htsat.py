@@ -236,10 +236,11 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
     Weights load from this class, from `ClapAudioModel` and from `ClapModel` without feature fusion.
 
     Example:
-        >>> config = HtsatConfig(patch_embeds_hidden_size=8, depths=[2, 2], num_attention_heads=[2, 2], hidden_size=16)
+        >>> config = HtsatConfig(patch_embeds_hidden_size=8, depths=[1, 1, 1, 1], num_attention_heads=[2, 2, 4, 4],
+        ...                      hidden_size=64)
         >>> output = HtsatModel(config).eval()(torch.randn(2, 1001, 64))
         >>> output.last_hidden_state.shape, output.frame_features.shape
-        (torch.Size([2, 1024, 16]), torch.Size([2, 128, 16]))
+        (torch.Size([2, 64, 64]), torch.Size([2, 32, 64]))
     """
 
     config: HtsatConfig
@@ -295,6 +296,7 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
         self,
         input_features: Tensor,
         input_features_mask: Tensor | None = None,
+        masked_positions: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         **kwargs,
@@ -304,8 +306,10 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
         Args:
             input_features: (B, T, F) log-mel, not normalised, T at most `config.max_frames`.
             input_features_mask: (B, T) True at real frames, or None when all are. It changes no feature.
+            masked_positions: must be None, HTS-AT cannot hide tokens.
             output_hidden_states: also return the input of every block, and `last_hidden_state`.
-            output_attentions: also return attention weights; needs `attn_implementation="eager"`.
+            output_attentions: also return attention weights, locality-aware blocks left out; needs
+                `attn_implementation="eager"`.
             **kwargs: ignored.
 
         Returns:
@@ -315,10 +319,15 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
             (B * windows, H, 64, 64), windows row-major on the folded image, shifted in every other block.
 
         Raises:
-            ValueError: if frames, mel bins or mask do not fit.
+            ValueError: if frames, mel bins or mask do not fit, or positions are to be masked.
         """
         config = self.config
         self._check(input_features, input_features_mask)
+        if masked_positions is not None:
+            raise ValueError(
+                f"`masked_positions` is {tuple(masked_positions.shape)}, but HTS-AT cannot hide tokens. Leave it out, "
+                "or choose another encoder."
+            )
         wants_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         wants_weights = config.output_attentions if output_attentions is None else output_attentions
         if wants_weights and config._attn_implementation != "eager":
@@ -338,8 +347,8 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
         if states is not None:
             states = [self.audio_encoder.unfolded(tokens, order) for tokens, order in states]
             output.hidden_states = (*states, last_hidden_state)
-        if weights is not None and all(weight is not None for weight in weights):
-            output.attentions = tuple(weight.flatten(0, 1) for weight in weights)
+        weights = [weight.flatten(0, 1) for weight in weights or () if weight is not None]
+        output.attentions = tuple(weights) or None
         return output
 
     def encode(
@@ -351,22 +360,14 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
         """Encodes a batch of log-mels and packs the real tokens.
 
         Args:
-            input_features: see `forward`; the mask too.
+            input_features: see `forward`; the others too.
             input_features_mask: see `forward`.
-            masked_positions: must be None, HTS-AT cannot hide tokens.
+            masked_positions: see `forward`.
 
         Returns:
             (N, D) tokens in packed order, and their layout.
-
-        Raises:
-            ValueError: if `forward` refuses the input, or positions are to be masked.
         """
-        if masked_positions is not None:
-            raise ValueError(
-                f"`masked_positions` is {tuple(masked_positions.shape)}, but HTS-AT cannot hide tokens. Leave it out, "
-                "or choose another encoder."
-            )
-        output = self(input_features, input_features_mask, return_dict=True)
+        output = self(input_features, input_features_mask, masked_positions, return_dict=True)
         layout = PackedLayout.from_mask(output.token_mask)
         return pack(output.last_hidden_state, layout), layout
 
