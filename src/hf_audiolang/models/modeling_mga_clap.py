@@ -195,7 +195,7 @@ class MgaClapModel(MgaClapPreTrainedModel):
         input_features_mask: Tensor | None = None,
         **kwargs,
     ) -> Tensor:
-        """Which codewords clips, or captions, are sums of: (B, M), rows of sum 1, most entries 0.
+        """Which codewords clips, or captions, are sums of: (B, M), rows of sum 1, many entries may be 0.
 
         Args:
             input_ids: (B, L) token ids; or else `input_features`.

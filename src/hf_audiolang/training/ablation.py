@@ -31,8 +31,8 @@ from hf_audiolang.evaluation.metrics import mean_average_precision
 from hf_audiolang.evaluation.metrics.detections import Smoothing
 
 from .build import build_scenes
-from .config import RunConfig, default_settings, load_run_config
-from .run import FREE_KEYS, pretrain
+from .config import RunConfig, load_run_config
+from .run import changed_settings, pretrain
 
 logger = logging.get_logger(__name__)
 
@@ -171,12 +171,7 @@ def refuse_other_settings(config: RunConfig) -> None:
         ValueError: if it was not; names each key with both values.
     """
     folder = Path(config.train.output_dir)
-    there = default_settings() | yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
-    changed = [
-        f"{name}: {there[name]} -> {value}"
-        for name, value in config.to_dict().items()
-        if name not in FREE_KEYS and there[name] != value
-    ]
+    changed = changed_settings(config, folder / "run.yaml")
     if changed:
         raise ValueError(
             f"`{folder}` holds a run of other settings than the plan's ({'; '.join(changed)}). Remove the folder to "

@@ -191,6 +191,17 @@ def environment(accelerator: Accelerator) -> dict[str, object]:
     }
 
 
+def changed_settings(config: RunConfig, path: Path) -> list[str]:
+    """`key: old -> new` for each setting, apart from `FREE_KEYS`, that differs from those of a run.yaml."""
+    # a key that is newer than the run had its default
+    old = default_settings() | yaml.safe_load(path.read_text(encoding="utf-8"))
+    return [
+        f"{name}: {old[name]} -> {value}"
+        for name, value in config.to_dict().items()
+        if name not in FREE_KEYS and old[name] != value
+    ]
+
+
 def refuse_changes(config: RunConfig) -> None:
     """Makes sure that a continued run has the settings it began with, apart from `FREE_KEYS`.
 
@@ -200,13 +211,7 @@ def refuse_changes(config: RunConfig) -> None:
     checkpoint = _continued_checkpoint(config)
     if checkpoint is None or not (checkpoint / "run.yaml").is_file():
         return
-    # a key that is newer than the run had its default
-    old = default_settings() | yaml.safe_load((checkpoint / "run.yaml").read_text(encoding="utf-8"))
-    changed = [
-        f"{name}: {old[name]} -> {value}"
-        for name, value in config.to_dict().items()
-        if name not in FREE_KEYS and old[name] != value
-    ]
+    changed = changed_settings(config, checkpoint / "run.yaml")
     if changed:
         raise ValueError(
             f"`resume` with other settings than the run in {config.train.output_dir!r} began with "
@@ -301,6 +306,7 @@ __all__ = [
     "FREE_KEYS",
     "RESULTS",
     "RunResult",
+    "changed_settings",
     "environment",
     "pretrain",
     "refuse_changes",
