@@ -148,7 +148,7 @@ def embed_files(
     """Unit-norm embeddings of sound files; of an audio encoder alone its `pooler_output`, normalised as well.
 
     So all embeddings compare by dot product. The pooled features as the encoder gave them, for a classifier of one's
-    own, come from `evaluation.probe.clip_features`.
+    own, come from `evaluation.logistic_probe.clip_features`.
 
     Args:
         files: sound files, and folders that are searched for them.

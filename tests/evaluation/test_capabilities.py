@@ -122,7 +122,7 @@ def test_the_probe_of_a_system_equals_that_of_its_encoder():
 
 
 def test_a_probe_without_scikit_learn_is_left_out_with_the_command(monkeypatch):
-    monkeypatch.setattr("hf_audiolang.evaluation.probe.find_spec", lambda name: None)
+    monkeypatch.setattr("hf_audiolang.evaluation.logistic_probe.find_spec", lambda name: None)
     model, processor = build("encoder")
     report = evaluate_sound_scenes(model, processor, zero_shot_size=4, scene_options=SCENES)
     assert metrics_of(report) == {}

@@ -100,7 +100,7 @@ def test_the_probe_trains_on_all_classes_alike_and_on_none_of_the_test_clips(sys
         given.update(train=train, test=test)
         return TaskResult({"probe/accuracy": 0.5}, {}, {"task": "probe", "num_clips": len(test), "num_skipped": 0})
 
-    monkeypatch.setattr("hf_audiolang.evaluation.report.probe.evaluate", remember)
+    monkeypatch.setattr("hf_audiolang.evaluation.report.logistic_probe.evaluate", remember)
     model, processor = system
     evaluate_sound_scenes(
         model.audio_model, processor.feature_extractor, zero_shot_size=64, scene_options={**SCENES, "seed": 5}

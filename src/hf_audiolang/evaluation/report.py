@@ -22,7 +22,7 @@ from torch import nn
 
 from hf_audiolang.data.records import Record, RecordView
 
-from . import detection, frames, grounding, probe, retrieval, zero_shot
+from . import detection, frames, grounding, logistic_probe, retrieval, zero_shot
 from .capabilities import AudioProcessor, feature_extractor_of, why_no_text
 from .embed import AudioOptions
 from .frame_scores import FrameScoreOptions
@@ -112,7 +112,7 @@ def evaluate_sound_scenes(
         ceiling = _ceilings(splits)
     if "probe" not in left_out:
         train = render("zero_shot", PROBE_TRAIN_RATIO * zero_shot_size, seed=single_events.scenes.seed + 1)
-        found = probe.evaluate(model, processor, train.records, single_events.records, options=options)
+        found = logistic_probe.evaluate(model, processor, train.records, single_events.records, options=options)
         train_data = f"{len(train.rows)} clips of seed {train.scenes.seed}"
         results.append(found.labelled(**single_events.about, train_data=train_data))
     return collect(results, ceiling, left_out)
@@ -128,7 +128,7 @@ def tasks_left_out(model: nn.Module, processor: AudioProcessor) -> dict[str, str
         reason = f"`model` is a {type(model).__name__}, which has no `get_audio_frame_features`."
         left_out |= dict.fromkeys(FRAME_TASKS, reason)
     try:
-        probe.check_installed()
+        logistic_probe.check_installed()
     except MissingResourceError as error:
         left_out["probe"] = str(error)
     return left_out

@@ -12,7 +12,7 @@ from transformers import AutoModel
 
 from hf_audiolang import LogMelFeatureExtractor
 from hf_audiolang.data.records import Record
-from hf_audiolang.evaluation import probe
+from hf_audiolang.evaluation import logistic_probe
 from hf_audiolang.evaluation.embed import AudioOptions
 from hf_audiolang.evaluation.metrics import MissingResourceError
 
@@ -52,7 +52,7 @@ def test_features_are_the_encoders_own_in_the_order_of_the_clips(batch_seconds):
     encoder = TableEncoder(TABLE).train()
     options = AudioOptions(batch_seconds=batch_seconds)
     for model, processor in ((encoder, TableExtractor()), (System(encoder), TableProcessor())):
-        found = probe.clip_features(model, processor, records, options)
+        found = logistic_probe.clip_features(model, processor, records, options)
         np.testing.assert_allclose(found.features, TABLE[rows], atol=1e-6)
         assert [kept.id for kept in found.records] == [f"clip {row}" for row in rows]
     assert encoder.dropout.training  # as before
@@ -64,15 +64,15 @@ def test_the_feature_of_a_long_clip_is_the_mean_over_equal_pieces():
     long = Record(id="long", audio=np.concatenate([waveform(3, 0.8), waveform(9, 0.8), waveform(4, 0.8)]),
                   sampling_rate=SAMPLING_RATE)  # fmt: skip
     encoder, extractor = TableEncoder(TABLE), TableExtractor(max_seconds=1.0)
-    found = probe.clip_features(encoder, extractor, [long, record(6)])
+    found = logistic_probe.clip_features(encoder, extractor, [long, record(6)])
     np.testing.assert_allclose(found.features, [TABLE[[3, 9, 4]].mean(0), TABLE[6]], atol=1e-6)
-    cropped = probe.clip_features(encoder, extractor, [long], AudioOptions(long_audio="crop"))
+    cropped = logistic_probe.clip_features(encoder, extractor, [long], AudioOptions(long_audio="crop"))
     assert np.abs(cropped.features[0] - found.features[0]).max() > 0.1  # control
 
 
 def test_unreadable_clips_are_left_out_and_named():
     broken = Record(id="broken", audio=np.full(50, np.nan, dtype=np.float32), sampling_rate=SAMPLING_RATE)
-    found = probe.clip_features(TableEncoder(TABLE), TableExtractor(), [record(4), broken, record(7)])
+    found = logistic_probe.clip_features(TableEncoder(TABLE), TableExtractor(), [record(4), broken, record(7)])
     np.testing.assert_allclose(found.features, TABLE[[4, 7]], atol=1e-6)
     assert [message.split(":")[0] for message in found.skipped] == ["broken"]
 
@@ -85,8 +85,8 @@ def test_a_system_and_its_encoder_alone_have_the_same_features(build, preset):
     rng = np.random.default_rng(0)
     clips = [rng.standard_normal(round(seconds * 16000)).astype(np.float32) / 10 for seconds in (0.7, 1.3, 0.4)]
     records = [Record(id=str(n), audio=clip, sampling_rate=16000) for n, clip in enumerate(clips)]
-    found = probe.clip_features(model, SimpleNamespace(feature_extractor=extractor), records)
-    alone = probe.clip_features(model.audio_model, extractor, records)
+    found = logistic_probe.clip_features(model, SimpleNamespace(feature_extractor=extractor), records)
+    alone = logistic_probe.clip_features(model.audio_model, extractor, records)
     np.testing.assert_array_equal(found.features, alone.features)
     with torch.no_grad():
         for clip, feature in zip(clips, found.features, strict=True):
@@ -129,7 +129,7 @@ def test_accuracy_is_that_of_regularised_softmax_regression_on_standardised_feat
     train, test = noisy_classes(60, seed=0), noisy_classes(401, seed=1)
     targets = np.array([int(label[-1]) for label in test[1]])
     is_right = solved_by_hand(*train, test[0]) == targets
-    found = probe.linear_probe(*train, *test)
+    found = logistic_probe.linear_probe(*train, *test)
     assert found["accuracy"] == pytest.approx(is_right.mean(), abs=1 / 401)  # one clip on the border
     assert found["balanced_accuracy"] == pytest.approx(
         np.mean([is_right[targets == c].mean() for c in range(5)]), abs=1 / 80
@@ -148,10 +148,10 @@ def nearest_centre_accuracy(train_features, train_labels, test_features, test_la
 
 def test_separated_classes_reach_one_and_shuffled_labels_stay_at_chance():
     train, test = noisy_classes(200, seed=0, spread=0.05), noisy_classes(400, seed=1, spread=0.05)
-    assert probe.linear_probe(*train, *test) == {"accuracy": 1.0, "balanced_accuracy": 1.0}
+    assert logistic_probe.linear_probe(*train, *test) == {"accuracy": 1.0, "balanced_accuracy": 1.0}
     rng = np.random.default_rng(2)
     shuffled = [list(rng.permutation(labels)) for labels in (train[1], test[1])]
-    chance = probe.linear_probe(train[0], shuffled[0], test[0], shuffled[1])["accuracy"]
+    chance = logistic_probe.linear_probe(train[0], shuffled[0], test[0], shuffled[1])["accuracy"]
     assert abs(chance - 0.2) < 4 * (0.2 * 0.8 / 400) ** 0.5
 
 
@@ -159,7 +159,7 @@ def test_evaluation_reports_the_values_with_chance_and_record():
     table = 5 * np.eye(3, 7)[[row % 3 for row in range(40)]] + 0.1 * unit(40, 7, seed=0)
     records = [record(row, 0.2 + row / 50, labels=(f"class {row % 3}",)) for row in range(30)]
     wrong = record(0, labels=("class 1",))  # a clip of class 0 under another name
-    result = probe.evaluate(TableEncoder(table), TableExtractor(), records[:21], [*records[21:], wrong])
+    result = logistic_probe.evaluate(TableEncoder(table), TableExtractor(), records[:21], [*records[21:], wrong])
     assert result["probe/accuracy"] == pytest.approx(9 / 10)
     assert result["probe/balanced_accuracy"] == pytest.approx((1 + 3 / 4 + 1) / 3)
     assert result.chance == {"probe/accuracy": 1 / 3, "probe/balanced_accuracy": 1 / 3}
@@ -171,29 +171,29 @@ def test_evaluation_reports_the_values_with_chance_and_record():
 def test_a_clip_needs_exactly_one_label(labels):
     good = [record(row, labels=(f"class {row}",)) for row in range(2)]
     with pytest.raises(ValueError, match=r"'clip 5' must have exactly one label, got \[.*leave the clip out"):
-        probe.evaluate(TableEncoder(TABLE), TableExtractor(), good, [record(5, labels=labels)])
+        logistic_probe.evaluate(TableEncoder(TABLE), TableExtractor(), good, [record(5, labels=labels)])
 
 
 def test_classes_and_features_that_cannot_be_probed_are_refused():
     features = unit(4, 3, seed=0)
     with pytest.raises(ValueError, match=r"has 1 class, got \['a'\]. A probe needs two"):
-        probe.linear_probe(features, ["a"] * 4, features, ["a"] * 4)
+        logistic_probe.linear_probe(features, ["a"] * 4, features, ["a"] * 4)
     with pytest.raises(
         ValueError, match=r"`test_labels` has 1 classes that .* lacks, got \['c'\]. Add training clips"
     ):
-        probe.linear_probe(features, ["a", "b", "a", "b"], features, ["a", "b", "c", "b"])
+        logistic_probe.linear_probe(features, ["a", "b", "a", "b"], features, ["a", "b", "c", "b"])
     with pytest.raises(ValueError, match=r"`test_features` must be \(N, D'\) with N labels .* got \(4, 3\) and 3"):
-        probe.linear_probe(features, ["a", "b", "a", "b"], features, ["a", "b", "a"])
+        logistic_probe.linear_probe(features, ["a", "b", "a", "b"], features, ["a", "b", "a"])
     for value in (np.nan, np.inf):
         bad = features.copy()
         bad[2, 1] = value
         for side, pair in (("train", (bad, features)), ("test", (features, bad))):
             message = rf"`{side}_features` has 1 of 4 rows that are not finite, the first is row 2. Check the weights"
             with pytest.raises(ValueError, match=message):
-                probe.linear_probe(pair[0], ["a", "b", "a", "b"], pair[1], ["a", "b", "a", "b"])
+                logistic_probe.linear_probe(pair[0], ["a", "b", "a", "b"], pair[1], ["a", "b", "a", "b"])
 
 
 def test_without_scikit_learn_the_message_names_the_extra(monkeypatch):
-    monkeypatch.setattr(probe, "find_spec", lambda name: None)
+    monkeypatch.setattr(logistic_probe, "find_spec", lambda name: None)
     with pytest.raises(MissingResourceError, match=r"'scikit-learn'.*pip install 'hf-audiolang\[eval\]'"):
-        probe.evaluate(TableEncoder(TABLE), TableExtractor(), [], [])
+        logistic_probe.evaluate(TableEncoder(TABLE), TableExtractor(), [], [])
