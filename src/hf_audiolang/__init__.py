@@ -18,6 +18,7 @@ from hf_audiolang.models.configuration_mga_clap import MgaClapConfig
 from hf_audiolang.models.configuration_native_audio import NativeAudioConfig
 from hf_audiolang.models.configuration_slap import SlapConfig
 from hf_audiolang.models.configuration_slap_audio import SlapAudioConfig
+from hf_audiolang.models.configuration_zipformer import ZipformerConfig
 from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
 from hf_audiolang.models.modeling_audio_projector import AudioProjector
 from hf_audiolang.models.modeling_caption_decoder import CaptionDecoder
@@ -29,6 +30,7 @@ from hf_audiolang.models.modeling_mga_clap import MgaClapModel
 from hf_audiolang.models.modeling_native_audio import NativeAudioModel
 from hf_audiolang.models.modeling_slap import SlapForPreTraining, SlapModel
 from hf_audiolang.models.modeling_slap_audio import SlapAudioModel
+from hf_audiolang.models.modeling_zipformer import ZipformerModel
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
 
 __version__ = "0.1.0"
@@ -58,6 +60,8 @@ __all__ = [
     "SlapConfig",
     "SlapForPreTraining",
     "SlapModel",
+    "ZipformerConfig",
+    "ZipformerModel",
     "classify_files",
     "detect_files",
     "embed_files",

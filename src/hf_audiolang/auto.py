@@ -25,6 +25,7 @@ from hf_audiolang.models.configuration_mga_clap import MgaClapConfig
 from hf_audiolang.models.configuration_native_audio import NativeAudioConfig
 from hf_audiolang.models.configuration_slap import SlapConfig
 from hf_audiolang.models.configuration_slap_audio import SlapAudioConfig
+from hf_audiolang.models.configuration_zipformer import ZipformerConfig
 from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
 from hf_audiolang.models.modeling_audio_projector import AudioProjector
 from hf_audiolang.models.modeling_htsat import HtsatModel
@@ -35,6 +36,7 @@ from hf_audiolang.models.modeling_mga_clap import MgaClapModel
 from hf_audiolang.models.modeling_native_audio import NativeAudioModel
 from hf_audiolang.models.modeling_slap import SlapForPreTraining, SlapModel
 from hf_audiolang.models.modeling_slap_audio import SlapAudioModel
+from hf_audiolang.models.modeling_zipformer import ZipformerModel
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
 from hf_audiolang.pipelines import TASKS
 
@@ -46,6 +48,7 @@ CONFIGS = (  # those with a processor of ours
     NativeAudioConfig,
     SlapAudioConfig,
     SlapConfig,
+    ZipformerConfig,
 )
 MODELS = {
     AutoModel: (
@@ -57,6 +60,7 @@ MODELS = {
         (NativeAudioConfig, NativeAudioModel),
         (SlapAudioConfig, SlapAudioModel),
         (SlapConfig, SlapModel),
+        (ZipformerConfig, ZipformerModel),
     ),
     AutoModelForPreTraining: (
         (M2dClapConfig, M2dClapForPreTraining),

@@ -8,12 +8,14 @@ from .configuration_htsat import HtsatConfig
 from .configuration_m2d_clap_audio import M2dClapAudioConfig
 from .configuration_native_audio import NATIVE_MODEL_TYPES, NativeAudioConfig
 from .configuration_slap_audio import SlapAudioConfig
+from .configuration_zipformer import ZipformerConfig
 
 AUDIO_CONFIGS: dict[str, type[PreTrainedConfig]] = {
     HtsatConfig.model_type: HtsatConfig,
     M2dClapAudioConfig.model_type: M2dClapAudioConfig,
     NativeAudioConfig.model_type: NativeAudioConfig,
     SlapAudioConfig.model_type: SlapAudioConfig,
+    ZipformerConfig.model_type: ZipformerConfig,
 }
 
 

@@ -8,6 +8,7 @@ from .modeling_htsat import HtsatModel
 from .modeling_m2d_clap_audio import M2dClapAudioModel
 from .modeling_native_audio import NativeAudioModel
 from .modeling_slap_audio import SlapAudioModel
+from .modeling_zipformer import ZipformerModel
 
 # By name, not by class: loaded without the package, a configuration's class is not the one imported here.
 AUDIO_MODELS: dict[str, type[PreTrainedModel]] = {
@@ -15,6 +16,7 @@ AUDIO_MODELS: dict[str, type[PreTrainedModel]] = {
     "m2d_clap_audio_model": M2dClapAudioModel,
     "native_audio": NativeAudioModel,
     "slap_audio_model": SlapAudioModel,
+    "zipformer": ZipformerModel,
 }
 
 
