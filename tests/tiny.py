@@ -21,6 +21,7 @@ from hf_audiolang import (
     SlapAudioConfig,
     SlapConfig,
 )
+from hf_audiolang.models.configuration_captionstew import CAPTIONSTEW_DECODER, CaptionStewConfig
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = (
@@ -177,6 +178,42 @@ def tiny_mga_clap_config(**overrides) -> MgaClapConfig:
         given = overrides.pop(name, {})
         numbers[name] = build(**given) if isinstance(given, dict) and "model_type" not in given else given
     return MgaClapConfig(**(numbers | overrides))
+
+
+def tiny_captionstew_decoder_config(**overrides) -> CaptionDecoderConfig:
+    """CaptionStew's form of decoder (norms after each sum, sinusoidal positions) in two layers of width 20."""
+    numbers = {
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": 20,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 36,
+        "encoder_hidden_size": 20,
+        "initializer_range": 0.15,
+        "dropout": 0.0,
+        "pad_token_id": PAD,
+        "bos_token_id": CLS,
+        "eos_token_id": SEP,
+        "mask_token_id": MASK,
+    }
+    return CaptionDecoderConfig(**(CAPTIONSTEW_DECODER | numbers | overrides))
+
+
+def tiny_captionstew_config(**overrides) -> CaptionStewConfig:
+    """CaptionStew with SLAP's tiny encoder, a tiny BERT, a shared space of 12 and a tiny decoder; towers as above.
+
+    `text_config=None` is the form without a text tower.
+    """
+    builders = {
+        "audio_config": tiny_slap_audio_config,
+        "text_config": tiny_bert_config,
+        "decoder_config": tiny_captionstew_decoder_config,
+    }
+    numbers = {"projection_dim": 12, "pooling_heads": 3}
+    for name, build in builders.items():
+        given = overrides.pop(name, {})
+        numbers[name] = build(**given) if isinstance(given, dict) and "model_type" not in given else given
+    return CaptionStewConfig(**(numbers | overrides))
 
 
 def tiny_ast_config(encoder: dict | None = None, **overrides) -> NativeAudioConfig:

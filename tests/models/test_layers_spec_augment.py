@@ -2,9 +2,11 @@
 # Licensed under the Apache License, Version 2.0.
 """SpecAugment: how wide, how many, where."""
 
+from types import SimpleNamespace
+
 import torch
 
-from hf_audiolang.models.layers_spec_augment import spec_augment
+from hf_audiolang.models.layers_spec_augment import augment_features, spec_augment
 
 FRAMES = torch.tensor([301, 98, 7, 1])
 NUMBERS = {
@@ -104,3 +106,37 @@ def test_draws_follow_the_seed():
 
 def test_no_stripes_change_nothing():
     assert torch.equal(augment(time_stripes=0, mel_stripes=0), torch.full((4, 301, 64), 3.0))
+
+
+def test_numbers_come_from_the_configuration_and_lengths_from_the_mask():
+    config = SimpleNamespace(**{f"spec_augment_{name}": value for name, value in NUMBERS.items()})
+    features = torch.randn(4, 301, 64, generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(301) < FRAMES.unsqueeze(1)
+    torch.manual_seed(3)
+    wanted = spec_augment(features, FRAMES, **NUMBERS)
+    torch.manual_seed(3)
+    assert torch.equal(augment_features(features, mask, config), wanted)
+    torch.manual_seed(3)
+    full = spec_augment(features, torch.full((4,), 301), **NUMBERS)
+    torch.manual_seed(3)
+    assert torch.equal(augment_features(features, None, config), full)
+    assert not torch.equal(full, wanted)
+
+
+def test_stripes_may_hold_the_mean_of_their_clip():
+    config = SimpleNamespace(**{f"spec_augment_{name}": value for name, value in NUMBERS.items()})
+    features = torch.randn(4, 301, 64, generator=torch.Generator().manual_seed(0)) - 6
+    mask = torch.arange(301) < FRAMES.unsqueeze(1)
+    features = features.masked_fill(~mask.unsqueeze(-1), -23.0)
+    for given, seed in ((mask, 3), (None, 4)):
+        torch.manual_seed(seed)
+        zero = augment_features(features, given, config)
+        torch.manual_seed(seed)
+        mean = augment_features(features, given, config, fills_mean=True)
+        is_hidden = zero == 0
+        assert torch.equal(mean[~is_hidden], features[~is_hidden])
+        for row in range(3):
+            real = features[row] if given is None else features[row][mask[row]]
+            filled = mean[row][is_hidden[row]]
+            assert len(filled) > 0
+            torch.testing.assert_close(filled, real.mean().expand_as(filled), rtol=1e-5, atol=1e-5)

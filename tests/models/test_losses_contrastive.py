@@ -7,7 +7,11 @@ import math
 import pytest
 import torch
 
-from hf_audiolang.models.losses_contrastive import contrastive_loss, sigmoid_contrastive_loss
+from hf_audiolang.models.losses_contrastive import (
+    contrastive_loss,
+    sigmoid_contrastive_loss,
+    summed_contrastive_loss,
+)
 
 
 def unit(rows, columns, seed):
@@ -52,6 +56,29 @@ def test_value_and_gradient_equal_the_naive_loss(loss, naive, numbers):
     got, wanted = values_and_gradients(loss, *inputs), values_and_gradients(naive, *inputs)
     for one, other in zip(got, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "reduction"), [("infonce", "sum"), ("infonce", "mean"), ("sigmoid", "sum")])
+def test_summed_loss_and_gradient_equal_the_naive_loss(kind, reduction):
+    inputs = (unit(5, 7, seed=0), unit(5, 7, seed=1))
+
+    def naive(audio, text):
+        # the naive ones are means: over 2 x 5 rows, and over 5 clips of one of two equal directions
+        mean = naive_contrastive(audio, text, 7.3) if kind == "infonce" else naive_sigmoid(audio, text, 7.3, 0.0)
+        return mean * 10 if reduction == "sum" else mean
+
+    def loss(audio, text):
+        return summed_contrastive_loss(audio, text, 7.3, kind=kind, reduction=reduction)
+
+    for one, other in zip(values_and_gradients(loss, *inputs), values_and_gradients(naive, *inputs), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_summed_loss_of_equal_pairs_is_known():
+    same = unit(1, 7, seed=0).expand(5, 7)
+    assert summed_contrastive_loss(same, same, 3.0).item() == pytest.approx(2 * 5 * math.log(5), rel=1e-5)
+    scores = 2 * (5 * math.log(1 + math.exp(-3.0)) + 20 * math.log(1 + math.exp(3.0)))
+    assert summed_contrastive_loss(same, same, 3.0, kind="sigmoid").item() == pytest.approx(scores, rel=1e-5)
 
 
 def test_loss_is_symmetric_in_the_modalities():

@@ -43,6 +43,20 @@ def gather_rows(rows: Tensor) -> Tensor:
     return _GatherRows.apply(rows) if world_size() > 1 else rows
 
 
+def gather_unequal_rows(rows: Tensor) -> tuple[Tensor, int]:
+    """Rows of all processes, of which each may hold another number, with gradient; and where one's own begin.
+
+    (B, E) -> (sum of all B, E), in the order of the processes. Every process must hold at least one row.
+    """
+    if world_size() == 1:
+        return rows, 0
+    counts = gather_rows(torch.tensor([len(rows)], device=rows.device)).tolist()
+    padded = F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, max(counts) - len(rows)))
+    parts = gather_rows(padded).split(max(counts))
+    kept = [part[:count] for part, count in zip(parts, counts, strict=True)]
+    return torch.cat(kept), sum(counts[: process_rank()])
+
+
 def gather_padded(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Rows of all processes of tensors (B, L, ...) whose length L differs between processes, with gradient.
 
@@ -90,6 +104,7 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
 __all__ = [
     "gather_padded",
     "gather_rows",
+    "gather_unequal_rows",
     "global_mean",
     "max_over_processes",
     "process_rank",
