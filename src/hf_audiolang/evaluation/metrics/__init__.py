@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .accuracy import accuracy, balanced_accuracy, top_k_accuracy
 from .average_precision import average_precision, mean_average_precision
+from .caption_scores import CaptionScores, caption_diversity, caption_scores
 from .errors import MissingResourceError
 from .retrieval_ranks import (
     RelevantRanks,
@@ -26,7 +27,7 @@ def load_metric(name: str, **options: object) -> "evaluate.Metric":
     """A metric object of the package `evaluate`, made here: no network, no copied script.
 
     Args:
-        name: "accuracy", "mean_average_precision" or "retrieval".
+        name: "accuracy", "caption_scores", "mean_average_precision" or "retrieval".
         options: passed to `evaluate.Metric`: `cache_dir`, `keep_in_memory`, `num_process`, `experiment_id`, ...
 
     Raises:
@@ -47,11 +48,14 @@ def load_metric(name: str, **options: object) -> "evaluate.Metric":
 
 
 __all__ = [
+    "CaptionScores",
     "MissingResourceError",
     "RelevantRanks",
     "accuracy",
     "average_precision",
     "balanced_accuracy",
+    "caption_diversity",
+    "caption_scores",
     "chance_recall_at_k",
     "load_metric",
     "mean_average_precision",

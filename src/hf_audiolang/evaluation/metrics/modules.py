@@ -12,6 +12,7 @@ import numpy as np
 
 from .accuracy import accuracy, balanced_accuracy, top_k_accuracy
 from .average_precision import mean_average_precision
+from .caption_scores import caption_diversity, caption_scores
 from .retrieval_ranks import retrieval_metrics
 
 _CITATION = ""
@@ -72,10 +73,26 @@ class RetrievalMetric(evaluate.Metric):
         return retrieval_metrics(ranks, ks, map_k, divisor)
 
 
+class CaptionScoresMetric(evaluate.Metric):
+    """`CIDEr-D`, `BLEU_1` to `BLEU_4`, `ROUGE_L` and the values of `caption_diversity`, of simple words.
+
+    `predictions` are captions, `references` lists of texts. CIDEr-D is a value of the set: collect all clips first.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        features = {"predictions": text, "references": datasets.Sequence(text)}
+        return evaluate.MetricInfo(description=self.__doc__, citation=_CITATION, features=datasets.Features(features))
+
+    def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+        return {**caption_scores(predictions, references).corpus, **caption_diversity(predictions)}
+
+
 METRICS = {
     "accuracy": AccuracyMetric,
+    "caption_scores": CaptionScoresMetric,
     "mean_average_precision": MeanAveragePrecisionMetric,
     "retrieval": RetrievalMetric,
 }
 
-__all__ = ["METRICS", "AccuracyMetric", "MeanAveragePrecisionMetric", "RetrievalMetric"]
+__all__ = ["METRICS", "AccuracyMetric", "CaptionScoresMetric", "MeanAveragePrecisionMetric", "RetrievalMetric"]
