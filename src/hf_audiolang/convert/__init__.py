@@ -14,10 +14,12 @@ from huggingface_hub.errors import StrictDataclassError
 from hf_audiolang.convert.m2d_clap import convert_m2d_clap
 from hf_audiolang.convert.mga_clap import convert_mga_clap
 from hf_audiolang.convert.report import ConversionReport
+from hf_audiolang.convert.zipformer import convert_zipformer
 
 CONVERTERS: dict[str, Callable[..., ConversionReport]] = {
     "m2d_clap": convert_m2d_clap,
     "mga_clap": convert_mga_clap,
+    "zipformer": convert_zipformer,
 }
 
 

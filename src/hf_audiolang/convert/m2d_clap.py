@@ -25,14 +25,13 @@ from .m2d_clap_plan import check_head, check_keys, make_plan
 from .m2d_clap_text import TextTower, text_tokenizer, text_tower
 from .reading import SourceCheckpoint, check_empty, read_checkpoint
 from .report import ConversionReport
-from .weights import converted_weights
+from .weights import HEAD_FILE, converted_weights
 
 AUDIO_PROJECTORS = {
     "transformer": "audio projector with semantic token",
     "mlp": "MLP audio projector",
     "mean": "no audio projector",
 }
-HEAD_FILE = "classification_head.safetensors"
 HEAD_NUMBERS = {"norm_eps": "1e-05", "class_order": "sorted class ids"}  # of AudioSet: not the order of its table
 
 

@@ -57,23 +57,25 @@ class SourceCheckpoint:
     other_entries: tuple[str, ...]
 
 
-def read_checkpoint(path: str | Path) -> SourceCheckpoint:
-    """Reads a state dict, bare or as the entry `model` of a training checkpoint.
+def read_checkpoint(path: str | Path, entry: str = "model") -> SourceCheckpoint:
+    """Reads a state dict, bare or as an entry of a training checkpoint.
 
     Args:
         path: a file written by `torch.save`, or a safetensors file.
+        entry: which state dict of a training checkpoint.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is a folder, an archive to be unpacked, cut off, holds objects of other classes than tensors,
-            plain containers and `argparse.Namespace`, or if its state dict holds anything but tensors.
+            plain containers and `argparse.Namespace`, if there is no such entry, or it holds anything
+            but tensors.
     """
     path = Path(path)
     _check_is_file(path)
     if path.suffix == ".safetensors":
         state_dict, other_entries = _load_safetensors(path), ()
     else:
-        state_dict, other_entries = _unwrap(_load_torch(path), path)
+        state_dict, other_entries = _unwrap(_load_torch(path), path, entry)
     _check_tensors(state_dict, path)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -147,15 +149,20 @@ def _is_plain_archive(path: Path) -> bool:
         return False
 
 
-def _unwrap(content: object, path: Path) -> tuple[Mapping, tuple[str, ...]]:
+def _unwrap(content: object, path: Path, entry: str) -> tuple[Mapping, tuple[str, ...]]:
     """(state dict, names of the other entries)."""
     if not isinstance(content, Mapping):
         raise ValueError(
             f"{path.name!r} holds a {type(content).__name__}. Expected a state dict, or a dict with the state dict "
             "under 'model'."
         )
-    if isinstance(content.get("model"), Mapping):
-        return content["model"], tuple(str(key) for key in content if key != "model")
+    if isinstance(content.get(entry), Mapping):
+        return content[entry], tuple(str(key) for key in content if key != entry)
+    if entry != "model":
+        raise ValueError(
+            f"{path.name!r} has no state dict under {entry!r}, found {[str(key) for key in content][:5]}. Pass a "
+            "checkpoint of training that has, or leave the option out."
+        )
     return content, ()
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 PARTS = ("weight", "bias")
+HEAD_FILE = "classification_head.safetensors"  # beside a model whose official file has a classifier
 
 KeyTable = dict[str, tuple[str, ...]]
 
@@ -116,6 +117,7 @@ def converted_weights(
 
 
 __all__ = [
+    "HEAD_FILE",
     "PARTS",
     "KeyTable",
     "Plan",
