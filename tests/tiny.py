@@ -20,6 +20,7 @@ from hf_audiolang import (
     NativeAudioConfig,
     SlapAudioConfig,
     SlapConfig,
+    ZipformerConfig,
 )
 from hf_audiolang.models.configuration_captionstew import CAPTIONSTEW_DECODER, CaptionStewConfig
 
@@ -214,6 +215,25 @@ def tiny_captionstew_config(**overrides) -> CaptionStewConfig:
         given = overrides.pop(name, {})
         numbers[name] = build(**given) if isinstance(given, dict) and "model_type" not in given else given
     return CaptionStewConfig(**(numbers | overrides))
+
+
+def tiny_zipformer_config(**overrides) -> ZipformerConfig:
+    """Three stacks at 50, 25 and 12.5 Hz, widths 18, 24 and 14, so that the output is joined from two of them."""
+    numbers = {
+        "embed_channels": (2, 4, 6),
+        "downsampling_factor": (1, 2, 4),
+        "num_encoder_layers": (2, 1, 1),
+        "encoder_dim": (18, 24, 14),
+        "encoder_unmasked_dim": (10, 15, 9),
+        "feedforward_dim": (22, 28, 20),
+        "num_heads": (2, 3, 2),
+        "cnn_module_kernel": (5, 7, 3),
+        "query_head_dim": 6,
+        "value_head_dim": 5,
+        "pos_head_dim": 3,
+        "pos_dim": 10,
+    }
+    return ZipformerConfig(**(numbers | overrides))
 
 
 def tiny_ast_config(encoder: dict | None = None, **overrides) -> NativeAudioConfig:

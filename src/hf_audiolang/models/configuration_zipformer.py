@@ -200,11 +200,11 @@ class ZipformerConfig(PreTrainedConfig):
     def frame_offset_seconds(self) -> float:
         """Where output frame 0 begins.
 
-        Frame i of 20 ms reads input frames 2 i .. 2 i + 6, input frame f is centred at (f + 0.5) * 10 ms, and output
-        frame k is the mean of the frames of 20 ms from k * factor on: it is centred at 0.045 s + 0.04 s * k with the
+        Frame i of 20 ms reads input frames 2 i .. 2 i + 8, input frame f is centred at (f + 0.5) * 10 ms, and output
+        frame k is the mean of the frames of 20 ms from k * factor on: it is centred at 0.055 s + 0.04 s * k with the
         factor 2, and covers one output step around that.
         """
-        centre = (3.5 + (self.output_downsampling_factor - 1)) / self.feature_frame_rate_hz
+        centre = (4.5 + (self.output_downsampling_factor - 1)) / self.feature_frame_rate_hz
         return centre - 0.5 / self.frame_rate_hz
 
 

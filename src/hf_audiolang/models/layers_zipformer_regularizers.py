@@ -9,7 +9,8 @@
     penalize_scores  adds a gradient to attention scores of great size
 
 All are the identity in the forward pass. They are switched and scaled as in icefall; random choices are drawn from
-torch's CPU generator, so that seeds, resuming and gradient checkpointing work for them as for dropout.
+torch's CPU generator, whether or not there will be a gradient, so that seeds, resuming and gradient checkpointing
+work for them as for dropout.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class Balancer(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Returns `hidden_states` (..., C) itself."""
-        if not self.training or not hidden_states.requires_grad or not happens(self.clock.value(self.probability)):
+        if not self.training or not happens(self.clock.value(self.probability)):
             return hidden_states
         means = (_mean_over_deviation(self.clock.value(share)) for share in self.positive)
         sizes = (MEAN_TO_RMS * self.clock.value(size) for size in self.absolute)
@@ -187,9 +188,7 @@ class Whiten(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Returns `hidden_states` (..., C) itself."""
-        if not self.training or not hidden_states.requires_grad:
-            return hidden_states
-        if not happens(self.SELDOM if self.is_white else self.OFTEN):
+        if not self.training or not happens(self.SELDOM if self.is_white else self.OFTEN):
             return hidden_states
         return _Whitening.apply(hidden_states, self)
 
