@@ -18,7 +18,8 @@ from hf_audiolang.data.records import Record
 from hf_audiolang.evaluation import frame_scores as module
 from hf_audiolang.evaluation.embed import AudioOptions, evaluation_mode
 from hf_audiolang.evaluation.frame_scores import FrameScoreOptions, embed_labels, score_frames, score_records
-from hf_audiolang.evaluation.frames import embed_frames
+from hf_audiolang.evaluation.frame_times import num_frames_in
+from hf_audiolang.evaluation.frames import embed_frames, frame_labels
 from hf_audiolang.evaluation.zero_shot import embed_classes
 
 TABLE = unit(50, 6, seed=0)
@@ -167,6 +168,38 @@ def test_the_last_frame_ends_with_the_clip_and_the_shortest_clips_have_one():
         found = score_frames(RaggedModel(), TableProcessor(), clip, TEXTS)
         np.testing.assert_allclose(found.scores, TABLE[[7]] @ TEXTS.T, atol=1e-6)
         assert found.edges.tolist() == [0, num_samples / SAMPLING_RATE]
+
+
+class LateModel(RaggedModel):
+    """Its frame 0 begins 0.03 s into the clip, as that of an encoder whose first convolutions are not padded."""
+
+    def __init__(self):
+        super().__init__()
+        numbers = dict(vars(self.config.audio_config))
+        self.config = SimpleNamespace(audio_config=SimpleNamespace(**numbers | {"frame_offset_seconds": 0.03}))
+
+
+@pytest.mark.parametrize("window", [None, 1.0])
+def test_frames_begin_at_the_encoders_offset(window):
+    rows = random_rows(47)
+    options = FrameScoreOptions(window, 0.0)
+    plain, late = (
+        score_frames(model, TableProcessor(), sound(rows), TEXTS, options) for model in (RaggedModel(), LateModel())
+    )
+    np.testing.assert_allclose(late.edges, [0.0, *(0.03 + np.arange(1, 47) / 10), 4.7], atol=1e-12)
+    np.testing.assert_allclose(late.scores, plain.scores)
+    assert frame_labels_of(late.edges) == [0, 1]
+    assert num_frames_in(1.02, 10.0) == 11  # a frame that begins at 1.0 s, or at 1.03 s after the end
+    assert num_frames_in(1.02, 10.0, 0.03) == 10
+
+
+def frame_labels_of(edges):
+    """Frames that the second from 0.08 s to 0.2 s is in the middle of, by edges and by frame_labels alike."""
+    record = Record("clip", None, events=({"label": "a", "onset": 0.08, "offset": 0.2},))
+    positives = frame_labels(record, ["a"], len(edges) - 1, 10.0, 0.03)[:, 0]
+    middles = 0.03 + (np.arange(len(edges) - 1) + 0.5) / 10  # of the frames themselves: the first begins at 0.03
+    assert positives.tolist() == ((middles >= 0.08) & (middles < 0.2)).tolist()
+    return np.flatnonzero(positives).tolist()
 
 
 def test_a_short_clip_is_repeated_for_a_fixed_input_and_frames_after_its_end_are_dropped():

@@ -37,7 +37,8 @@ from .embed import (
     map_texts,
     split_waveform,
 )
-from .frame_scores import frame_rate_of, min_samples_of, num_frames_in, repeated_to
+from .frame_scores import min_samples_of, repeated_to
+from .frame_times import edges_of_frames, frame_offset_of, frame_rate_of, num_frames_in
 from .metrics.detections import FrameScores
 from .search import nearest
 
@@ -379,8 +380,9 @@ def frame_edges(
     """Edges (T + 1,) in seconds of the frames that begin before the end of the clip, the last of which ends there."""
     seconds = len(waveform) / feature_extractor_of(processor).sampling_rate
     rate = frame_rate_of(model, inputs["input_features"].shape[1])
-    num_real = min(num_frames, num_frames_in(seconds, rate))
-    return np.minimum(np.arange(num_real + 1) / rate, seconds)
+    offset = frame_offset_of(model)
+    num_real = min(num_frames, num_frames_in(seconds, rate, offset))
+    return edges_of_frames(num_real, rate, offset, seconds)
 
 
 def _projected_frames(model: nn.Module, processor: ProcessorMixin, record: Record) -> tuple[Tensor, np.ndarray]:

@@ -25,6 +25,14 @@ from hf_audiolang.data.records import Record
 
 from .capabilities import AudioProcessor, check_text_input, feature_extractor_of
 from .embed import AudioOptions, RecordReader, audio_inputs, batches_by_length, evaluation_mode, longest_seconds
+from .frame_times import (
+    TIME_TOLERANCE,
+    edges_of_frames,
+    frame_offset_of,
+    frame_rate_of,
+    num_frames_in,
+    stretches_input,
+)
 from .metrics.psds import FrameScores
 from .zero_shot import class_prompts, embed_classes
 
@@ -32,7 +40,6 @@ logger = logging.get_logger(__name__)
 
 BARE_LABEL = ("{label}",)  # MGA-CLAP's detection script
 WINDOW_SECONDS = 30.0  # our choice, for feature extractors without a limit
-TIME_TOLERANCE = 1e-6  # frames: 2.0000001 frames are two
 
 
 @dataclass(frozen=True)
@@ -253,22 +260,6 @@ def frame_embeddings(
     return frames, rates
 
 
-def frame_rate_of(model: nn.Module, num_input_frames: int) -> float:
-    """Frames per second of the encoder's output; it depends on the input where the encoder stretches it."""
-    config = model.config.audio_config
-    return float(config.frame_rate_of(num_input_frames) if stretches_input(model) else config.frame_rate_hz)
-
-
-def stretches_input(model: nn.Module) -> bool:
-    """Whether the number of output frames is fixed, so that their rate depends on the length of the input."""
-    return hasattr(model.config.audio_config, "frame_rate_of")
-
-
-def num_frames_in(seconds: float, frame_rate_hz: float) -> int:
-    """Frames that begin before the end of a clip, at least 1."""
-    return max(1, math.ceil(seconds * frame_rate_hz - TIME_TOLERANCE))
-
-
 def min_samples_of(processor: AudioProcessor) -> int:
     """Samples to which the feature extractor fills shorter clips, counting the filling as real; 0: any length.
 
@@ -292,31 +283,36 @@ class _Layout:
         frame_rate_hz: frames per second.
         window_frames: frames of a window.
         starts: first frame of each window.
+        offset_seconds: where frame 0 begins.
     """
 
     seconds: float
     frame_rate_hz: float
     window_frames: int
     starts: Sequence[int]
+    offset_seconds: float = 0.0
 
     @property
     def num_frames(self) -> int:
-        return num_frames_in(self.seconds, self.frame_rate_hz)
+        return num_frames_in(self.seconds, self.frame_rate_hz, self.offset_seconds)
 
     @property
     def edges(self) -> np.ndarray:
-        return np.append(np.arange(self.num_frames) / self.frame_rate_hz, self.seconds)  # (T + 1,)
+        inner = edges_of_frames(self.num_frames, self.frame_rate_hz, self.offset_seconds, self.seconds)
+        return np.append(inner[:-1], self.seconds)  # (T + 1,)
 
     @classmethod
-    def of(cls, seconds: float, frame_rate_hz: float, window_seconds: float, overlap: float) -> "_Layout":
+    def of(
+        cls, seconds: float, frame_rate_hz: float, window_seconds: float, overlap: float, offset_seconds: float = 0.0
+    ) -> "_Layout":
         """Windows from the start; the last one is moved back so that it is full."""
-        num_frames = num_frames_in(seconds, frame_rate_hz)
+        num_frames = num_frames_in(seconds, frame_rate_hz, offset_seconds)
         if seconds <= window_seconds + TIME_TOLERANCE:
-            return cls(seconds, frame_rate_hz, num_frames, [0])
+            return cls(seconds, frame_rate_hz, num_frames, [0], offset_seconds)
         window_frames = max(1, math.floor(window_seconds * frame_rate_hz + TIME_TOLERANCE))
         step = max(1, window_frames - round(overlap * window_frames))
         last = max(0, num_frames - window_frames)
-        return cls(seconds, frame_rate_hz, window_frames, [*range(0, last, step), last])
+        return cls(seconds, frame_rate_hz, window_frames, [*range(0, last, step), last], offset_seconds)
 
 
 class _PieceReader(RecordReader):
@@ -380,7 +376,7 @@ class _PieceReader(RecordReader):
         else:
             num_samples = round(min(seconds, self.window_seconds) * self.sampling_rate)
             rate = frame_rate_of(self.model, self.extractor.num_frames(max(1, num_samples)))
-        return _Layout.of(seconds, rate, self.window_seconds, self.cutting.overlap)
+        return _Layout.of(seconds, rate, self.window_seconds, self.cutting.overlap, frame_offset_of(self.model))
 
     def _piece(self, record: Record, layout: _Layout, start: int) -> np.ndarray:
         """(S,) samples of the window that begins with frame `start`, or of the clip around that frame."""
@@ -474,11 +470,8 @@ __all__ = [
     "check_lengths",
     "embed_labels",
     "frame_embeddings",
-    "frame_rate_of",
     "min_samples_of",
-    "num_frames_in",
     "repeated_to",
     "score_frames",
     "score_records",
-    "stretches_input",
 ]

@@ -4,7 +4,8 @@
 
     clip -> model.get_audio_frame_features -> (T', E) -> cosine with class prompts -> (T', C) -> macro AP over classes
 
-Frame k of an encoder with `frame_rate_hz` frames per second covers [k, k + 1) / frame_rate_hz seconds. It counts as
+Frame k of an encoder with `frame_rate_hz` frames per second covers [k, k + 1) / frame_rate_hz seconds, counted from
+its `frame_offset_seconds` if it has such. It counts as
 positive for a class if its centre lies in [onset, offset) of one of the clip's events of that class. All frames of
 all clips are pooled before the average precision of a class is taken.
 """
@@ -21,7 +22,8 @@ from hf_audiolang.data.records import Record
 
 from .capabilities import AudioProcessor, feature_extractor_of
 from .embed import AudioOptions, RecordReader, batches_by_length, evaluation_mode, longest_seconds
-from .frame_scores import frame_embeddings, min_samples_of, num_frames_in, repeated_to
+from .frame_scores import frame_embeddings, min_samples_of, repeated_to
+from .frame_times import frame_offset_of, num_frames_in
 from .metrics import mean_average_precision
 from .results import TaskResult, task_record
 from .zero_shot import DEFAULT_TEMPLATES, embed_classes, resolve_templates
@@ -79,7 +81,7 @@ def evaluate(
     embedded = embed_frames(model, processor, dataset, options=options)
     scores = np.concatenate([frames @ class_embeds.T for frames in embedded.frames])  # (all frames, C)
     positives = np.concatenate([
-        frame_labels(record, labels, len(frames), rate)
+        frame_labels(record, labels, len(frames), rate, frame_offset_of(model))
         for record, frames, rate in zip(embedded.records, embedded.frames, embedded.frame_rates_hz, strict=True)
     ])  # fmt: skip
     found = mean_average_precision(scores, positives)
@@ -127,7 +129,9 @@ def embed_frames(
     return FrameEmbeddings(list(frames), [reader.records[i] for i in indices], list(rates), reader.skipped)
 
 
-def frame_labels(record: Record, labels: Sequence[str], num_frames: int, frame_rate_hz: float) -> np.ndarray:
+def frame_labels(
+    record: Record, labels: Sequence[str], num_frames: int, frame_rate_hz: float, offset_seconds: float = 0.0
+) -> np.ndarray:
     """(T', C) bool: True where the centre of the frame lies in [onset, offset) of an event of the class.
 
     Args:
@@ -135,11 +139,12 @@ def frame_labels(record: Record, labels: Sequence[str], num_frames: int, frame_r
         labels: C class names.
         num_frames: number of frames T'.
         frame_rate_hz: frames per second.
+        offset_seconds: where frame 0 begins.
 
     Raises:
         ValueError: if an event's label is not in `labels`.
     """
-    centres = (np.arange(num_frames) + 0.5) / frame_rate_hz  # (T',) seconds
+    centres = (np.arange(num_frames) + 0.5) / frame_rate_hz + offset_seconds  # (T',)
     class_index = {label: index for index, label in enumerate(labels)}
     positives = np.zeros((num_frames, len(labels)), dtype=bool)
     for event in record.events:
