@@ -2,8 +2,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Audio-language pretraining for transformers.
 
-After `import hf_audiolang`, transformers' `AutoModel`, `AutoProcessor`, `AutoFeatureExtractor` and
-`AutoModelForPreTraining` load the package's models from folders and from the Hub.
+After `import hf_audiolang`, transformers' `AutoModel`, `AutoProcessor`, `AutoFeatureExtractor`,
+`AutoModelForPreTraining` and `AutoModelForSpeechSeq2Seq` load the package's models from folders and from the Hub.
 """
 
 from hf_audiolang.auto import export_with_code, register_all
@@ -11,6 +11,7 @@ from hf_audiolang.detection import detect_files, ground_files
 from hf_audiolang.inference import classify_files, embed_files, search_files
 from hf_audiolang.models.configuration_audio_projector import AudioProjectorConfig
 from hf_audiolang.models.configuration_caption_decoder import CaptionDecoderConfig
+from hf_audiolang.models.configuration_captionstew import CaptionStewConfig
 from hf_audiolang.models.configuration_htsat import HtsatConfig
 from hf_audiolang.models.configuration_m2d_clap import M2dClapConfig
 from hf_audiolang.models.configuration_m2d_clap_audio import M2dClapAudioConfig
@@ -22,13 +23,18 @@ from hf_audiolang.models.configuration_zipformer import ZipformerConfig
 from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
 from hf_audiolang.models.modeling_audio_projector import AudioProjector
 from hf_audiolang.models.modeling_caption_decoder import CaptionDecoder
+from hf_audiolang.models.modeling_captionstew import CaptionStewModel
+from hf_audiolang.models.modeling_captionstew_captioning import (
+    CaptionStewForConditionalGeneration,
+    CaptionStewForPreTraining,
+)
 from hf_audiolang.models.modeling_htsat import HtsatModel
 from hf_audiolang.models.modeling_m2d_clap import M2dClapModel
 from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
 from hf_audiolang.models.modeling_m2d_clap_pretraining import M2dClapForPreTraining
 from hf_audiolang.models.modeling_mga_clap import MgaClapModel
 from hf_audiolang.models.modeling_native_audio import NativeAudioModel
-from hf_audiolang.models.modeling_slap import SlapForPreTraining, SlapModel
+from hf_audiolang.models.modeling_slap import SlapForConditionalGeneration, SlapForPreTraining, SlapModel
 from hf_audiolang.models.modeling_slap_audio import SlapAudioModel
 from hf_audiolang.models.modeling_zipformer import ZipformerModel
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
@@ -43,6 +49,10 @@ __all__ = [
     "AudioProjectorConfig",
     "CaptionDecoder",
     "CaptionDecoderConfig",
+    "CaptionStewConfig",
+    "CaptionStewForConditionalGeneration",
+    "CaptionStewForPreTraining",
+    "CaptionStewModel",
     "HtsatConfig",
     "HtsatModel",
     "LogMelFeatureExtractor",
@@ -58,6 +68,7 @@ __all__ = [
     "SlapAudioConfig",
     "SlapAudioModel",
     "SlapConfig",
+    "SlapForConditionalGeneration",
     "SlapForPreTraining",
     "SlapModel",
     "ZipformerConfig",

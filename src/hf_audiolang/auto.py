@@ -11,6 +11,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForPreTraining,
+    AutoModelForSpeechSeq2Seq,
     AutoProcessor,
     PreTrainedModel,
     ProcessorMixin,
@@ -18,6 +19,7 @@ from transformers import (
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from hf_audiolang.models.configuration_audio_projector import AudioProjectorConfig
+from hf_audiolang.models.configuration_captionstew import CaptionStewConfig
 from hf_audiolang.models.configuration_htsat import HtsatConfig
 from hf_audiolang.models.configuration_m2d_clap import M2dClapConfig
 from hf_audiolang.models.configuration_m2d_clap_audio import M2dClapAudioConfig
@@ -28,19 +30,25 @@ from hf_audiolang.models.configuration_slap_audio import SlapAudioConfig
 from hf_audiolang.models.configuration_zipformer import ZipformerConfig
 from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
 from hf_audiolang.models.modeling_audio_projector import AudioProjector
+from hf_audiolang.models.modeling_captionstew import CaptionStewModel
+from hf_audiolang.models.modeling_captionstew_captioning import (
+    CaptionStewForConditionalGeneration,
+    CaptionStewForPreTraining,
+)
 from hf_audiolang.models.modeling_htsat import HtsatModel
 from hf_audiolang.models.modeling_m2d_clap import M2dClapModel
 from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
 from hf_audiolang.models.modeling_m2d_clap_pretraining import M2dClapForPreTraining
 from hf_audiolang.models.modeling_mga_clap import MgaClapModel
 from hf_audiolang.models.modeling_native_audio import NativeAudioModel
-from hf_audiolang.models.modeling_slap import SlapForPreTraining, SlapModel
+from hf_audiolang.models.modeling_slap import SlapForConditionalGeneration, SlapForPreTraining, SlapModel
 from hf_audiolang.models.modeling_slap_audio import SlapAudioModel
 from hf_audiolang.models.modeling_zipformer import ZipformerModel
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
 from hf_audiolang.pipelines import TASKS
 
 CONFIGS = (  # those with a processor of ours
+    CaptionStewConfig,
     HtsatConfig,
     M2dClapAudioConfig,
     M2dClapConfig,
@@ -53,6 +61,7 @@ CONFIGS = (  # those with a processor of ours
 MODELS = {
     AutoModel: (
         (AudioProjectorConfig, AudioProjector),
+        (CaptionStewConfig, CaptionStewModel),
         (HtsatConfig, HtsatModel),
         (M2dClapAudioConfig, M2dClapAudioModel),
         (M2dClapConfig, M2dClapModel),
@@ -63,9 +72,14 @@ MODELS = {
         (ZipformerConfig, ZipformerModel),
     ),
     AutoModelForPreTraining: (
+        (CaptionStewConfig, CaptionStewForPreTraining),
         (M2dClapConfig, M2dClapForPreTraining),
         (MgaClapConfig, MgaClapModel),  # its objective is the forward pass itself
         (SlapConfig, SlapForPreTraining),
+    ),
+    AutoModelForSpeechSeq2Seq: (
+        (CaptionStewConfig, CaptionStewForConditionalGeneration),
+        (SlapConfig, SlapForConditionalGeneration),
     ),
 }
 

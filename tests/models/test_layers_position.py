@@ -85,5 +85,5 @@ def test_sine_table_by_its_formula():
     for position in range(7):
         for pair in range(3):
             angle = position / 10000 ** (2 * pair / 6)
-            assert math.isclose(table[position, pair], math.sin(angle), abs_tol=1e-6)
-            assert math.isclose(table[position, 3 + pair], math.cos(angle), abs_tol=1e-6)
+            assert math.isclose(table[position, 2 * pair], math.sin(angle), abs_tol=1e-6)
+            assert math.isclose(table[position, 2 * pair + 1], math.cos(angle), abs_tol=1e-6)

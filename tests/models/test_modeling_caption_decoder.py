@@ -62,7 +62,7 @@ def reference_states(config, weights, tokens, audio):
 
 def _sines(place, size):
     angles = [place / 10000 ** (2 * pair / size) for pair in range(size // 2)]
-    return [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+    return [wave(angle) for angle in angles for wave in (math.sin, math.cos)]
 
 
 def _rms_norm(config, states, weight):

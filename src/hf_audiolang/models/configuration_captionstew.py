@@ -28,6 +28,10 @@ CAPTIONSTEW_DECODER = {
     "use_bias": False,
     "tie_word_embeddings": False,
     "dropout": 0.1,
+    "embedding_dropout": 0.0,
+    "attention_dropout": 0.1,
+    "activation_dropout": 0.1,
+    "embedding_std": 1.0,  # torch's own: positions of size 1 are added to it
     "bos_token_id": 0,
     "pad_token_id": 1,
     "eos_token_id": 2,
@@ -106,6 +110,13 @@ class CaptionStewConfig(PreTrainedConfig):
                 f"`pooling_heads` must divide `projection_dim`, got {self.pooling_heads} and {self.projection_dim}. "
                 "Change one of them."
             )
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The decoder's configuration where captions are written or there is no text tower, otherwise the tower's."""
+        is_decoder = self.is_encoder_decoder if decoder is None else decoder
+        if (is_decoder and not encoder) or self.text_config is None:
+            return self.decoder_config
+        return self.text_config
 
     @property
     def embedding_size(self) -> int:

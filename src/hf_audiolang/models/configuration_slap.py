@@ -97,6 +97,11 @@ class SlapConfig(PreTrainedConfig):
                 f"{SlapAudioConfig.model_type!r}."
             )
 
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The decoder's configuration where captions are written, otherwise that of the text tower."""
+        is_decoder = self.is_encoder_decoder if decoder is None else decoder
+        return self.decoder_config if is_decoder and not encoder else self.text_config
+
     @property
     def embedding_size(self) -> int:
         """Width E of the shared space."""

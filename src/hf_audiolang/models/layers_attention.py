@@ -12,6 +12,8 @@ Back ends of `packed_attention`, all equal within rounding:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .layers_packing import PackedLayout, pack, unpack
 from .layers_position import apply_rotary
 
+PastKeys = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 BLOCK_TOKENS = 96  # queries per block of the sliding loop back end; 32 to 96 are equally fast, larger is slower
 
 
@@ -82,7 +85,9 @@ def choose_backend(attn_implementation: str, query: Tensor) -> str:
     return "varlen" if query.is_cuda and is_half else "loop"
 
 
-def masked_attention(query: Tensor, key: Tensor, value: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+def masked_attention(
+    query: Tensor, key: Tensor, value: Tensor, keep: Tensor, dropout: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Attention in plain operations, softmax in float32.
 
     Args:
@@ -90,13 +95,14 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, keep: Tensor) ->
         key: (..., keys, H, head_dim); `value` alike.
         value: see `key`.
         keep: bool, broadcastable to (..., H, queries, keys), True where attention is allowed.
+        dropout: share of the weights that is dropped.
 
     Returns:
         (..., queries, H, head_dim) and the weights (..., H, queries, keys).
     """
     scores = query.transpose(-3, -2) @ key.transpose(-3, -2).transpose(-2, -1) * query.shape[-1] ** -0.5
     weights = scores.float().masked_fill(~keep, float("-inf")).softmax(-1).to(query.dtype)
-    return (weights @ value.transpose(-3, -2)).transpose(-3, -2), weights
+    return (F.dropout(weights, dropout, dropout > 0) @ value.transpose(-3, -2)).transpose(-3, -2), weights
 
 
 def _by_groups(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, window: int | None) -> Tensor:
@@ -245,7 +251,13 @@ class SelfAttention(nn.Module):
         self.o_proj = nn.Linear(width, width, bias=use_bias)
 
     def forward(
-        self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor] | None, layout: PackedLayout | None, keep: Tensor
+        self,
+        hidden_states: Tensor,
+        rotary: tuple[Tensor, Tensor] | None,
+        layout: PackedLayout | None,
+        keep: Tensor,
+        past: PastKeys | None = None,
+        dropout: float = 0.0,
     ) -> tuple[Tensor, Tensor | None]:
         """Attends within each sequence.
 
@@ -254,6 +266,9 @@ class SelfAttention(nn.Module):
             rotary: cosine and sine per token, or None for no rotary positions.
             layout: the packing, or None.
             keep: without `layout`, bool broadcastable to (B, H, L, L), True where attention is allowed.
+            past: without `layout`, keys and values (B, L, H, head_dim) of these tokens -> those of the tokens before
+                and of these, which `keep` then covers.
+            dropout: without `layout`, share of the attention weights that is dropped.
 
         Returns:
             The shape of `hidden_states`, and the weights with eager attention.
@@ -270,7 +285,9 @@ class SelfAttention(nn.Module):
                 query, key, value, layout, window=self.window, backend=backend, module=self
             )
         else:
-            output, weights = padded_attention(query, key, value, keep, self.config._attn_implementation)
+            key, value = (key, value) if past is None else past(key, value)
+            implementation = self.config._attn_implementation
+            output, weights = padded_attention(query, key, value, keep, implementation, dropout)
         return self.o_proj(output.flatten(-2)), weights
 
     def pool(self, hidden_states: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor]:
@@ -301,13 +318,13 @@ class SelfAttention(nn.Module):
 
 
 def padded_attention(
-    query: Tensor, key: Tensor, value: Tensor, keep: Tensor, attn_implementation: str
+    query: Tensor, key: Tensor, value: Tensor, keep: Tensor, attn_implementation: str, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor | None]:
     """Attention of a padded batch with a mask; arguments as `masked_attention`, weights only with "eager"."""
     if attn_implementation == "eager":
-        return masked_attention(query, key, value, keep)
+        return masked_attention(query, key, value, keep, dropout)
     heads_first = (part.transpose(1, 2) for part in (query, key, value))
-    return F.scaled_dot_product_attention(*heads_first, attn_mask=keep).transpose(1, 2), None
+    return F.scaled_dot_product_attention(*heads_first, attn_mask=keep, dropout_p=dropout).transpose(1, 2), None
 
 
 def step_similarities(left: Tensor, right: Tensor, num_heads: int) -> Tensor:
@@ -341,19 +358,35 @@ class CrossAttention(nn.Module):
         self.v_proj = nn.Linear(config.encoder_hidden_size, config.hidden_size, bias=config.use_bias)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
 
-    def forward(self, hidden_states: Tensor, audio_tokens: Tensor, audio_layout: PackedLayout) -> Tensor:
+    def forward(
+        self,
+        hidden_states: Tensor,
+        audio_tokens: Tensor,
+        audio_layout: PackedLayout,
+        dropout: float = 0.0,
+    ) -> Tensor:
         """Returns (B, L, D) from text states (B, L, D) and packed audio tokens (N, D_audio)."""
-        split = (-1, self.num_heads, self.head_dim)
-        query = self.q_proj(hidden_states).unflatten(-1, split[1:])
-        key = unpack(self.k_proj(audio_tokens).view(split), audio_layout)
-        value = unpack(self.v_proj(audio_tokens).view(split), audio_layout)
-        keep = audio_layout.token_mask[:, None, None, :]
-        output, _ = padded_attention(query, key, value, keep, self.config._attn_implementation)
+        key, value = (unpack(part, audio_layout) for part in self.keys_and_values(audio_tokens))
+        return self.attend(hidden_states, key, value, audio_layout.token_mask, dropout)
+
+    def keys_and_values(self, audio_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (..., H, head_dim) of audio tokens (..., D_audio)."""
+        split = (self.num_heads, self.head_dim)
+        return self.k_proj(audio_tokens).unflatten(-1, split), self.v_proj(audio_tokens).unflatten(-1, split)
+
+    def attend(
+        self, hidden_states: Tensor, key: Tensor, value: Tensor, token_mask: Tensor, dropout: float = 0.0
+    ) -> Tensor:
+        """Returns (B, L, D) from text states and keys and values (B, N, H, head_dim), `token_mask` (B, N)."""
+        query = self.q_proj(hidden_states).unflatten(-1, (self.num_heads, self.head_dim))
+        keep = token_mask[:, None, None, :]
+        output, _ = padded_attention(query, key, value, keep, self.config._attn_implementation, dropout)
         return self.o_proj(output.flatten(-2))
 
 
 __all__ = [
     "CrossAttention",
+    "PastKeys",
     "SelfAttention",
     "choose_backend",
     "masked_attention",

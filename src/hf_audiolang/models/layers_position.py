@@ -55,9 +55,9 @@ def apply_rotary(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def sinusoidal_positions(num_tokens: int, hidden_size: int, device: torch.device) -> Tensor:
-    """Sine table of "Attention is all you need" (3.5), sines in the first half: (num_tokens, hidden_size)."""
+    """Sine table of "Attention is all you need" (3.5), sine and cosine in turn: (num_tokens, hidden_size)."""
     cos, sin = rotary_angles_1d(num_tokens, hidden_size, 10000.0, device)
-    return torch.cat([sin, cos], dim=-1)
+    return torch.stack([sin, cos], dim=-1).flatten(1)
 
 
 def sincos_table_2d(num_bands: int, num_columns: int, hidden_size: int) -> Tensor:

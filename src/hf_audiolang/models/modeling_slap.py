@@ -8,14 +8,15 @@
                 |-> caption decoder -> next words                         caption loss
     masked clip -> audio encoder -> prototype head  <-- EMA teacher      masked loss
 
-The encoder is SlapAudioModel unless `audio_config` names another one, which then has no masked loss.
+The encoder is SlapAudioModel unless `audio_config` names another one, which then has no masked loss. With the caption
+decoder of a training SlapForConditionalGeneration writes captions.
 """
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPooling, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_slap import SlapConfig
@@ -26,12 +27,13 @@ from .layers_pooling import AttentionPooling, embed_steps, unit_rows
 from .layers_prototypes import PrototypeHead
 from .layers_spec_augment import spec_augment
 from .layers_teacher import freeze_teacher, update_teacher
-from .losses_caption import IGNORED, caption_loss
+from .losses_caption import IGNORED, caption_loss, caption_task
 from .losses_contrastive import contrastive_loss, sigmoid_contrastive_loss
 from .losses_distributed import global_mean
 from .losses_masked import TargetRule, clip_token_weights, prototype_loss, update_center
 from .modeling_audio_encoders import build_audio_encoder
-from .modeling_caption_decoder import CaptionDecoder
+from .modeling_bart_decoder import build_caption_decoder
+from .modeling_captioning import CaptionGenerationMixin, captioner_of
 from .modeling_loading import StrictTowersMixin
 from .modeling_outputs import AudioEncoderOutput, AudioFrameOutput, AudioTextOutput, PreTrainingOutput
 from .modeling_text import build_text_model, takes_token_types
@@ -274,7 +276,8 @@ class SlapForPreTraining(SlapPreTrainedModel):
             self.teacher_prototype_head = freeze_teacher(_prototype_head(config))
             self.register_buffer("teacher_center", torch.zeros(1, config.num_prototypes))
         if config.caption_weight > 0:
-            self.caption_decoder = _caption_decoder(config)
+            _check_decoder_width(config)
+            self.caption_decoder = build_caption_decoder(config.decoder_config)
         self.set_progress(1, 1)  # without a loop that tells the progress, as at the end of training
         self.post_init()
 
@@ -294,6 +297,11 @@ class SlapForPreTraining(SlapPreTrainedModel):
             (self.teacher_audio_model, self.slap.audio_model),
             (self.teacher_prototype_head, self.prototype_head),
         ]
+
+    @property
+    def exported_captioner(self) -> PreTrainedModel | None:
+        """The captioner that was trained, with the same modules; None without the caption loss."""
+        return captioner_of(self, SlapForConditionalGeneration) if self.config.caption_weight > 0 else None
 
     def update_teacher(self, decay: float) -> None:
         """Moves the teacher towards the student; call after every optimizer step."""
@@ -439,25 +447,94 @@ class SlapForPreTraining(SlapPreTrainedModel):
         return result.loss, result.metrics
 
     def _caption_loss(self, labels: Tensor, tokens: Tensor, layout: PackedLayout) -> Tensor:
-        decoder_input_ids = labels[:, :-1].masked_fill(
-            labels[:, :-1] == IGNORED, self.config.decoder_config.pad_token_id
-        )
-        states = self.caption_decoder.decode(decoder_input_ids, tokens, layout)
-        return caption_loss(states, self.caption_decoder.embed_tokens.weight, labels[:, 1:])
+        task = caption_task(labels, self.config.decoder_config.pad_token_id)
+        states = self.caption_decoder.decode(task.decoder_input_ids, tokens, layout)
+        return caption_loss(states, self.caption_decoder.output_embedding, task.targets)
+
+
+class SlapForConditionalGeneration(CaptionGenerationMixin, SlapPreTrainedModel):
+    """Writes captions with `generate`; holds the whole system, so that `AutoModel` finds it in the same folder.
+
+    Example:
+        >>> tower = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 32}
+        >>> text = {**tower, "model_type": "modernbert", "vocab_size": 30, "pad_token_id": 0}
+        >>> tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "mask_token_id": 3}
+        >>> decoder = {**tower, **tokens, "vocab_size": 30, "encoder_hidden_size": 24}
+        >>> config = SlapConfig(audio_config=tower, text_config=text, decoder_config=decoder)
+        >>> model = SlapForConditionalGeneration(config).eval()
+        >>> model.generate(input_features=torch.randn(2, 98, 64), max_new_tokens=4, min_new_tokens=4).shape
+        torch.Size([2, 5])
+    """
+
+    main_input_name = "input_features"
+    output_modalities = ("text",)
+    _required_weights = r"(slap\.audio_model|caption_decoder)\."
+    # the rest of a SlapForPreTraining checkpoint
+    _keys_to_ignore_on_load_unexpected = [r"^(teacher_|prototype_head)"]
+
+    def __init__(self, config: SlapConfig):
+        config.is_encoder_decoder = True
+        super().__init__(config)
+        _check_decoder_width(config)
+        self.slap = SlapModel(config)
+        self.caption_decoder = build_caption_decoder(config.decoder_config)
+        self.set_generation_defaults(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_features: Tensor | None = None,
+        input_features_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: AudioEncoderOutput | None = None,
+        cache: Cache | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        labels: Tensor | None = None,
+        **kwargs,
+    ) -> Seq2SeqLMOutput:
+        """Scores the next token of captions, or computes the caption loss.
+
+        Args:
+            input_features: (B, T, F) log-mel of the model's own feature extractor.
+            input_features_mask: (B, T) True at real frames, or None when all are.
+            decoder_input_ids: (B, L) tokens so far; with a cache those that are not in it yet.
+            decoder_attention_mask: (B, L) True at real tokens; None: padding, if any, lies on the right.
+            encoder_outputs: what `get_encoder()` returned, instead of `input_features`.
+            cache: keys and values of earlier tokens.
+            past_key_values: its name before transformers 5.24.
+            use_cache: begin a cache if there is none.
+            labels: (B, L) whole captions as the tokenizer gives them, start and end included, -100 at padding;
+                `decoder_input_ids` are then made of them.
+            **kwargs: ignored.
+
+        Returns:
+            Token logits (B, L, V), or (B, L - 1, V) with the loss for `labels`.
+
+        Raises:
+            ValueError: if a clip has no real frame, or a caption has more tokens than the decoder has positions.
+        """
+        cache = past_key_values if cache is None else cache
+        return self.write_captions(
+            input_features, input_features_mask, decoder_input_ids, decoder_attention_mask, encoder_outputs,
+            cache, use_cache, labels,
+        )  # fmt: skip
 
 
 def _projection(width: int, projection_dim: int | None) -> nn.Module:
     return nn.Identity() if projection_dim is None else nn.Linear(width, projection_dim, bias=False)
 
 
-def _caption_decoder(config: SlapConfig) -> CaptionDecoder:
+def _check_decoder_width(config: SlapConfig) -> None:
+    """Raises ValueError if the caption decoder expects tokens of another width than the encoder's."""
     given, needed = config.decoder_config.encoder_hidden_size, config.audio_config.hidden_size
     if given != needed:
         raise ValueError(
             f"`decoder_config.encoder_hidden_size` must be the width of the audio encoder, {needed}, got {given}. Set "
             f"it to {needed}, or `caption_weight` to 0."
         )
-    return CaptionDecoder(config.decoder_config)
 
 
 def _prototype_head(config: SlapConfig) -> PrototypeHead:
@@ -470,4 +547,4 @@ def _prototype_head(config: SlapConfig) -> PrototypeHead:
     )
 
 
-__all__ = ["SlapForPreTraining", "SlapModel"]
+__all__ = ["SlapForConditionalGeneration", "SlapForPreTraining", "SlapModel"]

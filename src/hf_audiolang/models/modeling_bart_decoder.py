@@ -1,0 +1,161 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""BART's decoder of transformers as a caption decoder, and the choice between it and ours."""
+
+import torch
+from torch import Tensor, nn
+from transformers import BartConfig, Cache, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.models.bart.modeling_bart import BartDecoder
+
+from .configuration_caption_decoder import CaptionDecoderConfig
+from .layers_packing import PackedLayout, unpack
+from .modeling_caption_decoder import CaptionDecoder, decoding_mask
+
+# transformers 5.24 renamed the argument and the output field
+CACHE_NAME = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
+
+
+class BartCaptionDecoder(PreTrainedModel):
+    """BART's decoder between audio tokens and captions; the methods are those of `CaptionDecoder`.
+
+    Audio tokens of another width are projected to BART's first. `from_bart` takes published weights.
+
+    Example:
+        >>> config = CaptionDecoderConfig(
+        ...     decoder_type="bart", vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        ...     intermediate_size=32, encoder_hidden_size=24, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        ...     mask_token_id=3)
+        >>> BartCaptionDecoder(config).eval()(torch.tensor([[1, 7, 9]]), torch.randn(1, 5, 24)).shape
+        torch.Size([1, 3, 16])
+    """
+
+    config: CaptionDecoderConfig
+    base_model_prefix = "caption_decoder"
+    main_input_name = "decoder_input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["BartDecoderLayer"]
+    _supports_sdpa = True
+
+    def __init__(self, config: CaptionDecoderConfig):
+        super().__init__(config)
+        self.decoder = BartDecoder(_bart_config(config))
+        width = config.encoder_hidden_size
+        self.encoder_projection = None
+        if width != config.hidden_size:
+            self.encoder_projection = nn.Linear(width, config.hidden_size, bias=False)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=self.config.initializer_range)
+
+    @property
+    def embed_tokens(self) -> nn.Embedding:
+        """The token embedding."""
+        return self.decoder.embed_tokens
+
+    @property
+    def output_embedding(self) -> Tensor:
+        """(V, D) what states are multiplied with to score tokens."""
+        return self.decoder.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+
+    def load_bart(self, bart: PreTrainedModel) -> None:
+        """Copies the decoder of a `BartModel`, or of a model with one, such as `facebook/bart-base`.
+
+        Raises:
+            ValueError: if its sizes are others.
+        """
+        source = getattr(bart, "model", bart).decoder.state_dict()
+        expected = self.decoder.state_dict()
+        wrong = [name for name, value in expected.items() if name not in source or source[name].shape != value.shape]
+        if wrong:
+            raise ValueError(
+                f"The decoder of this {type(bart).__name__} does not fit: {len(wrong)} tensors are missing or of "
+                f"another shape, for instance {wrong[0]!r}. Use a `decoder_config` with its sizes."
+            )
+        self.decoder.load_state_dict({name: source[name] for name in expected})
+
+    def forward(
+        self,
+        decoder_input_ids: Tensor,
+        encoder_hidden_states: Tensor | None,
+        encoder_attention_mask: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        is_parallel: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Decoder states (B, L, D); arguments as those of `CaptionDecoder.forward`."""
+        if is_parallel is not None and decoder_attention_mask is None:
+            decoder_attention_mask = decoder_input_ids != self.config.pad_token_id
+        if encoder_hidden_states is None:  # the cache has heard it; the decoder wants to see that there is one
+            shape = (len(decoder_input_ids), cache.cross_attention_cache.get_seq_length(), self.config.hidden_size)
+            encoder_hidden_states = torch.empty(shape, device=decoder_input_ids.device, dtype=self.dtype)
+        elif self.encoder_projection is not None:
+            encoder_hidden_states = self.encoder_projection(encoder_hidden_states)
+        if encoder_attention_mask is not None:
+            encoder_attention_mask = encoder_attention_mask.long()
+        output = self.decoder(
+            input_ids=decoder_input_ids,
+            attention_mask=self._mask(decoder_input_ids, decoder_attention_mask, is_parallel),
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            use_cache=cache is not None,
+            **{CACHE_NAME: cache},
+        )
+        return output.last_hidden_state
+
+    def decode(
+        self,
+        decoder_input_ids: Tensor,
+        audio_tokens: Tensor,
+        audio_layout: PackedLayout,
+        decoder_attention_mask: Tensor | None = None,
+        is_parallel: Tensor | None = None,
+    ) -> Tensor:
+        """The same as `forward` from packed audio tokens (N, D_audio), without a cache."""
+        tokens, token_mask = unpack(audio_tokens, audio_layout), audio_layout.token_mask
+        return self(decoder_input_ids, tokens, token_mask, decoder_attention_mask, is_parallel)
+
+    def _mask(
+        self, decoder_input_ids: Tensor, attention_mask: Tensor | None, is_parallel: Tensor | None
+    ) -> Tensor | None:
+        """The mask of parallel rows as numbers to add: eager attention would add a bool one as 0 and 1."""
+        if is_parallel is None:
+            return attention_mask
+        keep = decoding_mask(decoder_input_ids.shape[1], attention_mask, is_parallel, device=decoder_input_ids.device)
+        lowest = torch.finfo(self.dtype).min
+        return torch.zeros(keep.shape, dtype=self.dtype, device=keep.device).masked_fill(~keep, lowest)
+
+
+def build_caption_decoder(config: CaptionDecoderConfig) -> CaptionDecoder | BartCaptionDecoder:
+    """A new decoder of the kind that `config.decoder_type` says."""
+    return BartCaptionDecoder(config) if config.decoder_type == "bart" else CaptionDecoder(config)
+
+
+def _bart_config(config: CaptionDecoderConfig) -> BartConfig:
+    return BartConfig(
+        vocab_size=config.vocab_size,
+        max_position_embeddings=config.max_position_embeddings,
+        d_model=config.hidden_size,
+        decoder_layers=config.num_hidden_layers,
+        decoder_attention_heads=config.num_attention_heads,
+        decoder_ffn_dim=config.intermediate_size,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        activation_dropout=config.activation_dropout,
+        init_std=config.initializer_range,
+        pad_token_id=config.pad_token_id,
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        is_encoder_decoder=True,
+        attn_implementation=config._attn_implementation,
+    )
+
+
+__all__ = ["CACHE_NAME", "BartCaptionDecoder", "build_caption_decoder"]

@@ -1,0 +1,137 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""What every captioning model needs to write captions with transformers' `generate`.
+
+input_features -> get_encoder() -> AudioEncoderOutput -> audio_memory() -> caption decoder (cached) -> token logits
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    Cache,
+    DynamicCache,
+    EncoderDecoderCache,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import Seq2SeqLMOutput
+
+from .losses_caption import caption_loss, caption_task
+from .modeling_bart_decoder import CACHE_NAME
+from .modeling_outputs import AudioEncoderOutput
+
+MAX_CAPTION_TOKENS = 128  # of a written caption; the limit of SLAP's and CaptionStew's training captions
+
+
+class CaptionGenerationMixin(GenerationMixin):
+    """`forward` and the hooks of `generate`; a class has a system with `audio_model`, and `caption_decoder`.
+
+    A written caption begins with the decoder config's `bos_token_id` and ends at its `eos_token_id`.
+    """
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        """Returns the audio encoder."""
+        return self.base_model.audio_model
+
+    def get_decoder(self) -> nn.Module:
+        """Returns the caption decoder."""
+        return self.caption_decoder
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Returns the caption decoder's token embedding."""
+        return self.caption_decoder.embed_tokens
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Returns the layer that scores tokens; None where it is the token embedding itself."""
+        return getattr(self.caption_decoder, "lm_head", None)
+
+    def audio_memory(self, encoder_outputs: AudioEncoderOutput) -> tuple[Tensor, Tensor]:
+        """What the decoder hears, and where it is real: (B, N, D), bool (B, N); by default the encoder's tokens."""
+        return encoder_outputs.last_hidden_state, encoder_outputs.token_mask
+
+    def write_captions(
+        self,
+        input_features: Tensor | None,
+        input_features_mask: Tensor | None,
+        decoder_input_ids: Tensor | None,
+        decoder_attention_mask: Tensor | None,
+        encoder_outputs: AudioEncoderOutput | None,
+        cache: Cache | None,
+        use_cache: bool | None,
+        labels: Tensor | None,
+    ) -> Seq2SeqLMOutput:
+        """What `forward` of a captioning model does; arguments and result are described there."""
+        if encoder_outputs is None:
+            encoder_outputs = self.get_encoder()(input_features, input_features_mask, return_dict=True)
+        if labels is not None:
+            loss, states = self.caption_loss(labels, encoder_outputs)
+            return Seq2SeqLMOutput(loss=loss, logits=self.score_tokens(states))
+        if use_cache and cache is None:
+            config = self.config.decoder_config
+            cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+        has_heard = cache is not None and bool(cache.is_updated.get(0))
+        if not has_heard:
+            _check_audio(encoder_outputs.token_mask)
+        memory, mask = (None, encoder_outputs.token_mask) if has_heard else self.audio_memory(encoder_outputs)
+        states = self.caption_decoder(decoder_input_ids, memory, mask, decoder_attention_mask, cache=cache)
+        return Seq2SeqLMOutput(
+            logits=self.score_tokens(states),
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            **{CACHE_NAME: cache},
+        )
+
+    def caption_loss(self, labels: Tensor, encoder_outputs: AudioEncoderOutput) -> tuple[Tensor, Tensor]:
+        """(mean cross-entropy of whole captions (B, L), -100 at padding; decoder states (B, L - 1, D))."""
+        _check_audio(encoder_outputs.token_mask)
+        task = caption_task(labels, self.config.decoder_config.pad_token_id)
+        states = self.caption_decoder(
+            task.decoder_input_ids, *self.audio_memory(encoder_outputs), task.decoder_attention_mask
+        )
+        return caption_loss(states, self.caption_decoder.output_embedding, task.targets), states
+
+    def score_tokens(self, states: Tensor) -> Tensor:
+        """Token logits (B, L, V) of decoder states."""
+        return F.linear(states, self.caption_decoder.output_embedding)
+
+    def set_generation_defaults(self, config: PreTrainedConfig) -> None:
+        """Puts the decoder's tokens and the longest caption into `generation_config`, which saving keeps."""
+        decoder = config.decoder_config
+        self.generation_config.update(
+            bos_token_id=decoder.bos_token_id,
+            eos_token_id=decoder.eos_token_id,
+            pad_token_id=decoder.pad_token_id,
+            decoder_start_token_id=decoder.bos_token_id,
+            begin_suppress_tokens=None if decoder.eos_token_id is None else [decoder.eos_token_id],  # never empty
+            max_new_tokens=min(MAX_CAPTION_TOKENS, decoder.max_position_embeddings) - 1,
+        )
+
+
+def captioner_of(model: PreTrainedModel, captioner_class: type[PreTrainedModel]) -> PreTrainedModel:
+    """A captioner around the parts of a model that trained them under the same names.
+
+    Args:
+        model: has the system under its `base_model_prefix`, and `caption_decoder`.
+        captioner_class: what to build, of the same configuration.
+    """
+    with torch.device("meta"):
+        captioner = captioner_class(copy.deepcopy(model.config))
+    for name in (model.base_model_prefix, "caption_decoder"):
+        setattr(captioner, name, getattr(model, name))
+    return captioner.train(model.training)
+
+
+def _check_audio(token_mask: Tensor) -> None:
+    is_empty = ~token_mask.to(bool).any(1)
+    if is_empty.any():
+        raise ValueError(
+            f"`input_features_mask` has no real frame in rows {is_empty.nonzero().flatten().tolist()}: there is no "
+            "sound to write a caption for. Leave these clips out."
+        )
+
+
+__all__ = ["MAX_CAPTION_TOKENS", "CaptionGenerationMixin", "captioner_of"]
