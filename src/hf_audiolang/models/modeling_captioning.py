@@ -49,9 +49,13 @@ class CaptionGenerationMixin(GenerationMixin):
         """Returns the layer that scores tokens; None where it is the token embedding itself."""
         return getattr(self.caption_decoder, "lm_head", None)
 
-    def audio_memory(self, encoder_outputs: AudioEncoderOutput) -> tuple[Tensor, Tensor]:
-        """What the decoder hears, and where it is real: (B, N, D), bool (B, N); by default the encoder's tokens."""
-        return encoder_outputs.last_hidden_state, encoder_outputs.token_mask
+    def audio_memory(self, encoder_outputs: AudioEncoderOutput) -> Tensor:
+        """What the decoder hears (B, N, D); by default the encoder's tokens."""
+        return encoder_outputs.last_hidden_state
+
+    def memory_mask(self, encoder_outputs: AudioEncoderOutput) -> Tensor:
+        """Where that is real: bool (B, N)."""
+        return encoder_outputs.token_mask
 
     def write_captions(
         self,
@@ -68,15 +72,17 @@ class CaptionGenerationMixin(GenerationMixin):
         if encoder_outputs is None:
             encoder_outputs = self.get_encoder()(input_features, input_features_mask, return_dict=True)
         if labels is not None:
+            _check_audio(self.memory_mask(encoder_outputs))
             loss, states = self.caption_loss(labels, encoder_outputs)
             return Seq2SeqLMOutput(loss=loss, logits=self.score_tokens(states))
         if use_cache and cache is None:
             config = self.config.decoder_config
             cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
         has_heard = cache is not None and bool(cache.is_updated.get(0))
+        memory, mask = None, self.memory_mask(encoder_outputs)
         if not has_heard:
-            _check_audio(encoder_outputs.token_mask)
-        memory, mask = (None, encoder_outputs.token_mask) if has_heard else self.audio_memory(encoder_outputs)
+            _check_audio(mask)
+            memory = self.audio_memory(encoder_outputs)
         states = self.caption_decoder(decoder_input_ids, memory, mask, decoder_attention_mask, cache=cache)
         return Seq2SeqLMOutput(
             logits=self.score_tokens(states),
@@ -87,11 +93,9 @@ class CaptionGenerationMixin(GenerationMixin):
 
     def caption_loss(self, labels: Tensor, encoder_outputs: AudioEncoderOutput) -> tuple[Tensor, Tensor]:
         """(mean cross-entropy of whole captions (B, L), -100 at padding; decoder states (B, L - 1, D))."""
-        _check_audio(encoder_outputs.token_mask)
+        memory, mask = self.audio_memory(encoder_outputs), self.memory_mask(encoder_outputs)
         task = caption_task(labels, self.config.decoder_config.pad_token_id)
-        states = self.caption_decoder(
-            task.decoder_input_ids, *self.audio_memory(encoder_outputs), task.decoder_attention_mask
-        )
+        states = self.caption_decoder(task.decoder_input_ids, memory, mask, task.decoder_attention_mask)
         return caption_loss(states, self.caption_decoder.output_embedding, task.targets), states
 
     def score_tokens(self, states: Tensor) -> Tensor:

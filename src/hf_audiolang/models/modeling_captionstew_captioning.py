@@ -47,9 +47,13 @@ class CaptionStewForConditionalGeneration(CaptionGenerationMixin, CaptionStewPre
         self.set_generation_defaults(config)
         self.post_init()
 
-    def audio_memory(self, encoder_outputs: AudioEncoderOutput) -> tuple[Tensor, Tensor]:
-        """Projected frames (B, T', D) and their mask (B, T')."""
-        return self.encoder_projection(encoder_outputs.frame_features), encoder_outputs.frame_mask
+    def audio_memory(self, encoder_outputs: AudioEncoderOutput) -> Tensor:
+        """Projected frames (B, T', D)."""
+        return self.encoder_projection(encoder_outputs.frame_features)
+
+    def memory_mask(self, encoder_outputs: AudioEncoderOutput) -> Tensor:
+        """Where they are real: bool (B, T')."""
+        return encoder_outputs.frame_mask
 
     def caption_loss(self, labels: Tensor, encoder_outputs: AudioEncoderOutput) -> tuple[Tensor, Tensor]:
         """(loss of whole captions (B, L), -100 at padding; decoder states (B, L - 1, D))."""
