@@ -49,7 +49,8 @@ def show(result: RunResult) -> None:
     print(f"\n{result.progress.step} steps on {hours:.1f} hours of audio in {minutes:.1f} minutes of training.\n")
     print(markdown_table(result.report))
     print(f"Model, metrics, figures and log are in {result.output_dir}. Try:\n")
-    for command in next_commands(result.output_dir, result.examples, result.labels, result.embeds_text):
+    about = (result.output_dir, result.examples, result.labels, result.embeds_text, result.writes_captions)
+    for command in next_commands(*about):
         print(f"    {command}")
 
 

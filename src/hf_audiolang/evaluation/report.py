@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 TABLE_ROWS = (
     ("zero_shot/accuracy", "zero-shot accuracy"),
     ("probe/accuracy", "linear probe accuracy"),
+    ("probe_mean/accuracy", "probe on mean pooling, accuracy"),
+    ("probe_attention/accuracy", "probe on attention pooling, accuracy"),
+    ("probe_mean/mAP", "probe on mean pooling, mixtures, mAP"),
+    ("probe_attention/mAP", "probe on attention pooling, mixtures, mAP"),
+    ("captioning/CIDEr-D", "captions CIDEr-D"),
+    ("captioning/BLEU_4", "captions BLEU-4"),
+    ("captioning/ROUGE_L", "captions ROUGE-L"),
+    ("captioning/empty", "captions without words"),
     ("text_to_audio/R@1", "text to audio R@1"),
     ("text_to_audio/R@5", "text to audio R@5"),
     ("text_to_audio/R@10", "text to audio R@10"),
@@ -53,7 +61,7 @@ TABLE_ROWS = (
 )
 CEILING_NOTE = (
     "In percent. Ceiling: an oracle that knows the sounds of each clip and their order, nothing else; a model that "
-    "also hears loudness, pitch or counts can be above it.\n"
+    "also hears loudness, pitch or counts can be above it. Of captions: a clip's own captions against each other.\n"
 )
 NOT_METRICS = ("chance", "ceiling", "records", "left_out")
 FRAME_TASKS = ("frame", "detection", "grounding")
@@ -95,8 +103,8 @@ def evaluate_sound_scenes(
     """
     scene_options = {"sampling_rate": feature_extractor_of(processor).sampling_rate, **(scene_options or {})}
 
-    def render(split: str, num_clips: int, **changes: object) -> _RenderedSplit:
-        return _rendered(split, num_clips, {**scene_options, **changes}, num_workers)
+    def render(split: str, num_clips: int, **changes: object) -> RenderedSplit:
+        return rendered_split(split, num_clips, {**scene_options, **changes}, num_workers)
 
     left_out = tasks_left_out(model, processor)
     single_events = render("zero_shot", zero_shot_size)
@@ -135,7 +143,7 @@ def tasks_left_out(model: nn.Module, processor: AudioProcessor) -> dict[str, str
 
 
 @dataclass(frozen=True)
-class _RenderedSplit:
+class RenderedSplit:
     """One split of the embedded data in memory: rows, the same as records, and what a task's record says of it."""
 
     scenes: "SoundScenes"
@@ -144,7 +152,8 @@ class _RenderedSplit:
     about: dict[str, object]
 
 
-def _rendered(split: str, num_clips: int, scene_options: Mapping[str, object], num_workers: int) -> _RenderedSplit:
+def rendered_split(split: str, num_clips: int, scene_options: Mapping[str, object], num_workers: int) -> RenderedSplit:
+    """The first `num_clips` scenes of a split, made by `num_workers` processes."""
     from hf_audiolang.data.sound_scenes import SoundScenes, materialize
 
     scenes = SoundScenes(split, num_clips, **scene_options)
@@ -154,13 +163,13 @@ def _rendered(split: str, num_clips: int, scene_options: Mapping[str, object], n
         "seed": scenes.seed,
         "data_options": dict(scene_options),
     }
-    return _RenderedSplit(scenes, rows, RecordView(rows), about)
+    return RenderedSplit(scenes, rows, RecordView(rows), about)
 
 
 def _text_tasks(
     model: nn.Module,
     processor: AudioProcessor,
-    splits: Mapping[str, _RenderedSplit],
+    splits: Mapping[str, RenderedSplit],
     options: AudioOptions | None,
     *,
     has_frames: bool,
@@ -190,7 +199,7 @@ def _text_tasks(
     return results
 
 
-def _ceilings(splits: Mapping[str, _RenderedSplit]) -> dict[str, float]:
+def _ceilings(splits: Mapping[str, RenderedSplit]) -> dict[str, float]:
     """Values, by metric, of an oracle that knows each clip's sounds in order."""
     from hf_audiolang.data.sound_scenes import oracle_ceilings
 
@@ -280,6 +289,15 @@ def collect(
     return report
 
 
+def extended(
+    report: Mapping[str, object], results: Sequence[TaskResult], ceiling: Mapping[str, float] | None = None
+) -> dict[str, object]:
+    """A report with the values of further tasks."""
+    more = collect(results, ceiling)
+    joined = {**report, **metrics_of(more), "records": [*report["records"], *more["records"]]}
+    return {**joined, **{name: {**report[name], **more[name]} for name in ("chance", "ceiling", "left_out")}}
+
+
 def metrics_of(report: Mapping[str, object]) -> dict[str, float]:
     """The values of a report alone, metric name -> number."""
     return {name: value for name, value in report.items() if name not in NOT_METRICS}
@@ -297,6 +315,7 @@ def markdown_table(report: Mapping[str, object]) -> str:
         lines.append(CEILING_NOTE)
     for record in report["records"]:
         skipped = f", {record['num_skipped']} left out" if record["num_skipped"] else ""
+        skipped += "".join(f", {name} +- {100 * width:.1f}" for name, width in record.get("ci95", {}).items())
         more = f", prompt {' / '.join(record['templates'])!r}" if "templates" in record else ""
         more += f", trained on {record['train_data']}" if "train_data" in record else ""
         lines.append(f"- {record['task']}: {record['data']}, {record['num_clips']} clips{skipped}{more}.")
@@ -322,11 +341,14 @@ def _percent(value: float | None) -> str:
 
 __all__ = [
     "TABLE_ROWS",
+    "RenderedSplit",
     "collect",
     "evaluate_own_data",
     "evaluate_sound_scenes",
+    "extended",
     "markdown_table",
     "metrics_of",
+    "rendered_split",
     "tasks_left_out",
     "write_report",
 ]

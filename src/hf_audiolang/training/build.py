@@ -210,6 +210,7 @@ def fit_vocabulary(model_config: PreTrainedConfig, tokenizer: PreTrainedTokenize
         "eos_token_id": tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id,
         "cls_token_id": tokenizer.cls_token_id,
         "sep_token_id": tokenizer.sep_token_id,
+        "mask_token_id": tokenizer.mask_token_id,
     }
     parts = [getattr(model_config, name) for name in model_config.sub_configs]
     for part in [model_config, *parts]:

@@ -54,7 +54,11 @@ class ModelArguments:
     aggregation: str | None = _option(None, "How frames and words become one similarity (MGA-CLAP); None: config's.")
     affinity_divisor: float | None = _option(None, "Divides affinities to codewords (MGA-CLAP); None: config's.")
     hard_negative_gamma: float | None = _option(None, "Weight of hard negatives (MGA-CLAP), 0: none; None: config's.")
-    regularizer_weight: float | None = _option(None, "Weight of MGA-CLAP's embedding regulariser; None: config's.")
+    regularizer_weight: float | None = _option(None, "Weight of the embedding regulariser; None: config's.")
+    parallel_share: float | None = _option(
+        None, "Share of captions decoded in parallel (CaptionStew); None: config's."
+    )
+    label_smoothing: float | None = _option(None, "Label smoothing of the caption loss; None: config's.")
     locality_blocks: int | None = _option(None, "Last blocks of the audio tower without attention; None: config's.")
 
 
@@ -90,14 +94,23 @@ class TrainArguments:
     num_epochs: float | None = _option(None, "Passes over the training data; give this or max_steps.")
     batch_size: int = _option(64, "Clips per process and forward pass: the negatives of the contrastive loss.")
     gradient_accumulation_steps: int = _option(1, "Forward passes per optimizer step.")
-    learning_rate: float = _option(1e-4, "Peak learning rate, after the warm-up.")
-    warmup_steps: float = _option(0, "Steps of linear warm-up from 0; below 1 it is a share of all steps.")
-    lr_end_ratio: float = _option(0.01, "Learning rate of the last step / peak (cosine between); 1 keeps it constant.")
+    optimizer: Literal["adamw", "scaled_adam"] = _option("adamw", "scaled_adam: icefall's, which clips by itself.")
+    learning_rate: float = _option(1e-4, "Peak learning rate, after the warm-up; icefall's scaled_adam has 0.045.")
+    text_learning_rate_scale: float = _option(1.0, "Factor on the learning rate of the text tower.")
+    lr_schedule: Literal["cosine", "eden", "eden2", "eden3"] = _option("cosine", "What the learning rate follows.")
+    warmup_steps: float = _option(
+        0, "Steps of linear warm-up, from 0 (cosine) or half the peak (eden: 500); below 1: a share of all steps."
+    )
+    lr_end_ratio: float = _option(0.01, "cosine: learning rate of the last step / peak; 1 keeps it constant.")
+    lr_batches: float = _option(7500, "eden: steps after which the learning rate begins to fall.")
+    lr_epochs: float = _option(3.5, "eden and eden3: epochs after which it begins to fall.")
+    lr_steps_per_epoch: int | None = _option(None, "eden and eden3: steps called an epoch; None: those of the data.")
     weight_decay: float = _option(0.05, "AdamW weight decay of matrices; none on norms, embeddings, probes, scales.")
     adam_betas: list[float] = field(
-        default_factory=lambda: [0.9, 0.98], metadata={"help": "AdamW's two averaging factors."}
+        default_factory=lambda: [0.9, 0.98], metadata={"help": "The optimizer's two averaging factors."}
     )
     max_grad_norm: float = _option(1.0, "Gradients are clipped to this norm; 0: not clipped.")
+    clipping_scale: float = _option(2.0, "scaled_adam: gradients are clipped to this times their median norm.")
     ema_decay: list[float] = field(
         default_factory=lambda: [0.994, 1.0],
         metadata={"help": "Teacher's EMA decay at the first and last step."},
@@ -125,6 +138,7 @@ class EvalArguments:
     test_size: int = _option(300, "Clips of the final test (sound_scenes only).")
     composition_size: int = _option(200, "Clips with held-out class pairs in the final test (sound_scenes only).")
     zero_shot_size: int = _option(256, "Single-event clips of the final test (sound_scenes only).")
+    probe_poolings: bool = _option(False, "Also probe the encoder by mean and attention pooling (sound_scenes only).")
 
 
 _PARTS = {"model": ModelArguments, "data": DataArguments, "train": TrainArguments, "eval": EvalArguments}
@@ -133,20 +147,25 @@ _HINTS = {name: hint for part in _PARTS.values() for name, hint in typing.get_ty
 # Lowest and highest allowed value, both included; None: open.
 _RANGES: dict[str, tuple[float | None, float | None]] = {
     **dict.fromkeys(("max_steps", "gradient_accumulation_steps", "log_steps", "train_size", "num_threads"), (1, None)),
+    "lr_steps_per_epoch": (1, None),
     **dict.fromkeys(("warmup_steps", "save_steps", "eval_steps", "num_workers", "seed"), (0, None)),
     **dict.fromkeys(("contrastive_weight", "masked_weight", "caption_weight", "weight_decay"), (0, None)),
     **dict.fromkeys(("hard_negative_gamma", "regularizer_weight", "locality_blocks"), (0, None)),
     **dict.fromkeys(("test_size", "composition_size", "zero_shot_size", "eval_size"), (2, None)),
-    **dict.fromkeys(("lr_end_ratio", "ema_decay"), (0, 1)),
+    **dict.fromkeys(("lr_end_ratio", "ema_decay", "parallel_share"), (0, 1)),
     "batch_size": (2, None),  # a contrastive loss needs a negative
     "max_text_tokens": (4, None),
     "num_events": (1, 5),
     "max_grad_norm": (0, None),
     "adam_betas": (0, 0.99999),
     "masking_ratio": (0, 0.99),
+    "label_smoothing": (0, 0.99),
 }
 _METRICS = [f"{way}/{name}" for way in ("text_to_audio", "audio_to_text") for name in ("R@1", "R@5", "R@10", "mAP@10")]
-_POSITIVE = ("num_epochs", "learning_rate", "min_seconds", "max_seconds", "crop_step_seconds", "affinity_divisor")
+_POSITIVE = (
+    "num_epochs", "learning_rate", "min_seconds", "max_seconds", "crop_step_seconds", "affinity_divisor", "lr_batches",
+    "lr_epochs", "text_learning_rate_scale", "clipping_scale",
+)  # fmt: skip
 _PAIRS = ("ema_decay", "adam_betas", "num_events")
 _EITHER_OR = (("max_steps", "num_epochs"), ("model_config", "model"))  # on the command line one puts out the other
 _STARTS = ("text_model", "audio_model", "audio_projection")  # weights of parts of a new model
@@ -340,6 +359,7 @@ def _check(config: RunConfig) -> None:
     if config.train.resume and config.train.overwrite:
         raise ValueError("`resume` and `overwrite` are both true. Continue the old run, or start anew: choose one.")
     _check_warmup(config.train)
+    _check_optimizer(config.train)
 
 
 def _check_model_keys(arguments: ModelArguments) -> None:
@@ -361,6 +381,20 @@ def _check_warmup(settings: TrainArguments) -> None:
         raise ValueError(
             f"`warmup_steps` is {warmup:g} but the run has {settings.max_steps} steps, so the learning rate would "
             "never reach its peak. Lower `warmup_steps` or raise `max_steps`."
+        )
+
+
+def _check_optimizer(settings: TrainArguments) -> None:
+    unused = {name: getattr(settings, name) for name in ("max_grad_norm", "weight_decay") if getattr(settings, name)}
+    if settings.optimizer == "scaled_adam" and unused:
+        raise ValueError(
+            f"`optimizer` is 'scaled_adam', which clips by `clipping_scale` and bounds the weights by itself, but got "
+            f"{unused}. Set {' and '.join(f'`{name}: 0`' for name in unused)}."
+        )
+    if settings.lr_steps_per_epoch is not None and settings.lr_schedule not in ("eden", "eden3"):
+        raise ValueError(
+            f"`lr_steps_per_epoch` is {settings.lr_steps_per_epoch}, but `lr_schedule` {settings.lr_schedule!r} does "
+            "not count epochs. Remove the key, or use 'eden' or 'eden3'."
         )
 
 

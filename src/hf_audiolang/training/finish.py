@@ -4,6 +4,7 @@
 
 model -> metrics.json, metrics.md
       -> model/ (weights without teacher, processor, card)
+      -> captioner/ (the same encoder with its caption decoder), if captions were learnt
       -> figures/losses.png, figures/scene.png
       -> examples/*.wav (held-out clips)
 """
@@ -23,6 +24,7 @@ from transformers.utils import logging
 
 from hf_audiolang.data.audio_io import AudioError, record_waveform
 from hf_audiolang.data.records import Record, RecordDataset
+from hf_audiolang.evaluation import captioning
 from hf_audiolang.evaluation.capabilities import AudioProcessor, feature_extractor_of, why_no_text
 from hf_audiolang.evaluation.embed import AudioOptions
 from hf_audiolang.evaluation.figures import plot_losses, plot_scene, plot_test_scene
@@ -30,9 +32,11 @@ from hf_audiolang.evaluation.metrics import MissingResourceError
 from hf_audiolang.evaluation.report import (
     evaluate_own_data,
     evaluate_sound_scenes,
+    extended,
     markdown_table,
     write_report,
 )
+from hf_audiolang.evaluation.report_scenes import scene_captions, scene_probes
 from hf_audiolang.model_card import CardContent, public_data_name, write_card
 
 from .build import build_scenes, scene_options
@@ -47,12 +51,16 @@ NUM_EXAMPLES = 8
 
 
 def evaluate_run(
-    config: RunConfig, model: PreTrainedModel, processor: AudioProcessor, held_out: RecordDataset | None
+    config: RunConfig,
+    model: PreTrainedModel,
+    processor: AudioProcessor,
+    held_out: RecordDataset | None,
+    captioner: PreTrainedModel | None = None,
 ) -> tuple[dict[str, object], list[Record]]:
     """(final report, a few readable held-out clips): all scene tasks for scenes, those that own data is annotated for.
 
-    A model that embeds no text is measured by the tasks that need none; for own data there is none. The report is
-    written to metrics.json and metrics.md in the run's folder.
+    A model that embeds no text is measured by the tasks that need none; a captioner's captions are compared with
+    those of the clips. The report is written to metrics.json and metrics.md in the run's folder.
     """
     data, sizes = config.data, config.eval
     if config.tests_on_scenes:
@@ -65,14 +73,35 @@ def evaluate_run(
             scene_options=scene_options(data),
             num_workers=num_available_cores(),
         )
+        report = _further_scene_tasks(report, config, model, processor, captioner)
         held_out = build_scenes(data, "test", NUM_EXAMPLES, feature_extractor_of(processor).sampling_rate)
     else:
         name = public_data_name(data.eval_data or data.train_data)
         name = name if data.eval_data else f"held-out part of {name}"
         options = AudioOptions(on_bad_example=data.on_bad_example)
         report = evaluate_own_data(model, processor, held_out, data=name, options=options)
+        if captioner is not None:
+            found = captioning.evaluate(captioner, processor, held_out, options=options)
+            report = extended(report, [found.labelled(name)])
     write_report(report, config.train.output_dir)
     return report, readable_clips(held_out, NUM_EXAMPLES, feature_extractor_of(processor).sampling_rate)
+
+
+def _further_scene_tasks(
+    report: dict[str, object],
+    config: RunConfig,
+    model: PreTrainedModel,
+    processor: AudioProcessor,
+    captioner: PreTrainedModel | None,
+) -> dict[str, object]:
+    """The report with probes, if the run asks for them, and with captions, if there is a captioner."""
+    sizes, scenes = config.eval, {"scene_options": scene_options(config.data), "num_workers": num_available_cores()}
+    if sizes.probe_poolings:
+        probes = scene_probes(model, processor, test_size=sizes.test_size, single_size=sizes.zero_shot_size, **scenes)
+        report = extended(report, probes)
+    if captioner is not None:
+        report = extended(report, *scene_captions(captioner, processor, test_size=sizes.test_size, **scenes))
+    return report
 
 
 def readable_clips(dataset: RecordDataset, num_clips: int, sampling_rate: int) -> list[Record]:
@@ -98,13 +127,32 @@ def export_model(config: RunConfig, model: PreTrainedModel, processor: AudioProc
     return folder
 
 
+def export_captioner(config: RunConfig, model: PreTrainedModel, processor: AudioProcessor) -> PreTrainedModel | None:
+    """Writes `captioner/`, from which captions are written, and returns it; None for a run without a caption loss."""
+    captioner = getattr(model, "exported_captioner", None)
+    if captioner is None:
+        return None
+    folder = Path(config.train.output_dir) / "captioner"
+    captioner.eval().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return captioner
+
+
 def describe_model(
-    config: RunConfig, model: PreTrainedModel, processor: AudioProcessor, report: dict[str, object], progress: Progress
+    config: RunConfig,
+    model: PreTrainedModel,
+    processor: AudioProcessor,
+    report: dict[str, object],
+    progress: Progress,
+    captioner: PreTrainedModel | None = None,
 ) -> None:
-    """Adds the card, README.md, to the exported folder."""
+    """Adds the card, README.md, to the exported folders."""
     table = markdown_table(report)
     content = CardContent(config.to_dict(), report, table, progress.step, progress.audio_seconds)
-    write_card(Path(config.train.output_dir) / "model", model, processor, content)
+    folder = Path(config.train.output_dir)
+    write_card(folder / "model", model, processor, content)
+    if captioner is not None:
+        write_card(folder / "captioner", captioner, processor, content)
 
 
 def write_figures(
@@ -161,11 +209,15 @@ def write_bad_examples(output_dir: Path, messages: Sequence[str]) -> None:
 
 
 def next_commands(
-    output_dir: Path, examples: Sequence[Path], labels: Sequence[str], embeds_text: bool = True
+    output_dir: Path,
+    examples: Sequence[Path],
+    labels: Sequence[str],
+    embeds_text: bool = True,
+    writes_captions: bool = False,
 ) -> list[str]:
     """Shell commands to try the exported model with, on the examples of the run and words that fit them.
 
-    A model that embeds no text is not asked with words.
+    A model that embeds no text is not asked with words; one that writes captions is asked for some.
 
     They run as printed: programs of an environment that is not on the PATH come with their folder.
     """
@@ -173,9 +225,13 @@ def next_commands(
     model, folder = shlex.quote(str(output_dir / "model")), shlex.quote(str(output_dir / "examples"))
     sound = shlex.quote(str(examples[0])) if examples else "SOUND.wav"
     evaluate = f"{programs}python training_scripts/evaluate.py {model}"
+    captioner = shlex.quote(str(output_dir / "captioner"))
+    captions = [f"{programs}hf-audiolang caption {folder} --model {captioner}"] if writes_captions else []
     if not embeds_text:
-        return [f"{programs}hf-audiolang embed {folder} --output sounds.safetensors --model {model}", evaluate]
+        embed = f"{programs}hf-audiolang embed {folder} --output sounds.safetensors --model {model}"
+        return [*captions, embed, evaluate]
     return [
+        *captions,
         f"{programs}hf-audiolang classify {sound} --labels {shlex.quote(', '.join(labels))} --model {model}",
         f"{programs}hf-audiolang detect {sound} --labels {shlex.quote(', '.join(labels))} --model {model}",
         f"{programs}hf-audiolang search {shlex.quote(labels[0])} {folder} --model {model}",
@@ -197,6 +253,7 @@ __all__ = [
     "NUM_EXAMPLES",
     "describe_model",
     "evaluate_run",
+    "export_captioner",
     "export_model",
     "labels_of",
     "next_commands",

@@ -4,7 +4,7 @@
 
     for every optimizer step
         forward_backward   `gradient_accumulation_steps` batches -> gradients
-        optimizer_step     clip, AdamW, learning rate; after_optimizer_step() and update_teacher(decay)
+        optimizer_step     clip, optimizer, learning rate; after_optimizer_step() and update_teacher(decay)
         log                every log_steps: train_log.jsonl, progress bar; stops on a non-finite loss
         evaluate           every eval_steps: validation values, which checkpoint is the best
         save               every save_steps, at the best value, at the end, on SIGTERM and Ctrl-C (which leave a due
@@ -42,7 +42,7 @@ from .interrupt import StopRequest, garbage_collection_paused
 from .log import TrainLog
 from .objectives import has_unused_parameters, read_terms
 from .optim import build_optimizer
-from .schedule import build_lr_schedule, ema_decay, restore_schedule, schedule_state, warmup_length
+from .schedule import build_lr_schedule, ema_decay, restore_schedule, schedule_state
 
 logger = logging.get_logger(__name__)
 
@@ -84,6 +84,7 @@ def train(
     accelerator: Accelerator,
     *,
     num_steps: int,
+    batches_per_epoch: int | None = None,
     evaluate_model: Callable[[nn.Module], dict[str, float]] | None = None,
 ) -> TrainResult:
     """Trains `model` for `num_steps` optimizer steps; with `resume`, from the last checkpoint, exactly.
@@ -91,6 +92,7 @@ def train(
     Args:
         make_loader: called with the number of batches already used; gives this process's further batches, each a
             dictionary of forward's tensors plus `audio_seconds` (a number) and, optionally, `skipped` (messages).
+        batches_per_epoch: of this process, for the learning-rate schedules that count epochs.
         evaluate_model: validation, metric name -> value; called with the bare model on the main process only.
 
     Raises:
@@ -99,7 +101,7 @@ def train(
             several fall back to their last checkpoint, for they cannot agree on one when some of them wait.
         ValueError: if `best_metric` is not among the validation's metrics.
     """
-    state, batches = _start(model, make_loader, config, accelerator, num_steps)
+    state, batches = _start(model, make_loader, config, accelerator, num_steps, batches_per_epoch)
     signal_number = None
     with StopRequest(accelerator) as stop, garbage_collection_paused(), state.log.bar:
         for step in range(state.progress.step, num_steps):
@@ -222,21 +224,15 @@ def _start(
     config: RunConfig,
     accelerator: Accelerator,
     num_steps: int,
+    batches_per_epoch: int | None,
 ) -> tuple[TrainState, Iterator[dict]]:
     """The state at the first step or at the last checkpoint, and the batches from there."""
     settings = config.train
     # DDP has to look for parameters without gradient where there may be some, and only there: that costs time.
     accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=has_unused_parameters(model))
     model.to(accelerator.device).train()
-    optimizer = build_optimizer(
-        model, learning_rate=settings.learning_rate, betas=settings.adam_betas, weight_decay=settings.weight_decay
-    )
-    schedule = build_lr_schedule(
-        optimizer,
-        warmup_steps=warmup_length(settings.warmup_steps, num_steps),
-        num_steps=num_steps,
-        end_ratio=settings.lr_end_ratio,
-    )
+    optimizer = build_optimizer(model, settings)
+    schedule = build_lr_schedule(optimizer, settings, num_steps=num_steps, batches_per_epoch=batches_per_epoch)
     # The schedule is neither prepared nor registered: accelerate would step it once per process, and unpickle it.
     prepared_model, optimizer = accelerator.prepare(model, optimizer)
     checkpoint = find_last_checkpoint(checkpoint_folder(config)) if settings.resume else None

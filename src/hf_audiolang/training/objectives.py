@@ -16,7 +16,7 @@ from .config import ModelArguments
 # Run keys that are fields of the family's config: whatever the objective is, it is the model's own.
 OBJECTIVE_KEYS = (
     "contrastive_weight", "masked_weight", "caption_weight", "masking_ratio", "mask_style", "aggregation",
-    "affinity_divisor", "hard_negative_gamma", "regularizer_weight",
+    "affinity_divisor", "hard_negative_gamma", "regularizer_weight", "parallel_share", "label_smoothing",
 )  # fmt: skip
 TOWER_KEYS = ("locality_blocks",)  # those that are fields of the audio tower's config
 

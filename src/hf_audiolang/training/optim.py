@@ -1,9 +1,12 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""AdamW and its two parameter groups: matrices of linear layers decay, everything else does not."""
+"""The optimizer of a run and its parameter groups: what decays (AdamW), and the text tower's own learning rate."""
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
+
+from .config import TrainArguments
+from .scaled_adam import ScaledAdam
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -26,19 +29,44 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
-def build_optimizer(
-    model: nn.Module, *, learning_rate: float, betas: tuple[float, float], weight_decay: float
-) -> AdamW:
-    """AdamW over `parameter_groups`, in the fused form on a GPU and in the per-tensor loop elsewhere.
+def split_text_tower(groups: list[dict], model: nn.Module, text_learning_rate: float) -> list[dict]:
+    """The groups without the parameters of the text tower, then the same with these alone, at their own rate.
 
     Raises:
-        ValueError: if no parameter requires a gradient.
+        ValueError: if the model has no text tower.
     """
-    groups = parameter_groups(model, weight_decay)
+    tower = getattr(getattr(model, "base_model", model), "text_model", None)
+    if tower is None:
+        raise ValueError(
+            f"`text_learning_rate_scale` is not 1, but a {type(model).__name__} has no text tower here. Remove the "
+            "key from the run."
+        )
+    text = {id(parameter) for parameter in tower.parameters()}
+    others = [{**group, "params": [value for value in group["params"] if id(value) not in text]} for group in groups]
+    own = [{**group, "params": [value for value in group["params"] if id(value) in text]} for group in groups]
+    return [*others, *({**group, "lr": text_learning_rate} for group in own)]
+
+
+def build_optimizer(model: nn.Module, settings: TrainArguments) -> Optimizer:
+    """AdamW over `parameter_groups`, fused on a GPU and a per-tensor loop elsewhere; or `ScaledAdam`, without decay.
+
+    With `text_learning_rate_scale` the text tower's parameters are in groups of their own, behind the others.
+
+    Raises:
+        ValueError: if no parameter requires a gradient, or if the text tower's rate is scaled and there is no tower.
+    """
+    groups, rate = parameter_groups(model, settings.weight_decay), settings.learning_rate
     if not any(group["params"] for group in groups):
         raise ValueError("`model` has 0 parameters that require a gradient. Unfreeze what should be trained.")
+    if settings.optimizer == "scaled_adam":
+        groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+    if settings.text_learning_rate_scale != 1:
+        groups = split_text_tower(groups, model, rate * settings.text_learning_rate_scale)
+    betas = tuple(settings.adam_betas)
+    if settings.optimizer == "scaled_adam":
+        return ScaledAdam(groups, lr=rate, betas=betas, clipping_scale=settings.clipping_scale)
     is_cuda = all(parameter.is_cuda for group in groups for parameter in group["params"])
-    return AdamW(groups, lr=learning_rate, betas=betas, eps=1e-8, fused=is_cuda)
+    return AdamW(groups, lr=rate, betas=betas, eps=1e-8, fused=is_cuda)
 
 
-__all__ = ["build_optimizer", "parameter_groups"]
+__all__ = ["build_optimizer", "parameter_groups", "split_text_tower"]

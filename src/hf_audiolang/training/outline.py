@@ -40,12 +40,24 @@ SMOKE_SIZES = {
     "encoder_attention_heads": 3,
     "encoder_ffn_dim": 32,
 }
-# Of an encoder whose sizes are lists: eight channels in four stages of one block, on its own spectrogram.
-SMOKE_HTSAT = {
-    "patch_embeds_hidden_size": 8,
-    "hidden_size": 64,
-    "depths": [1, 1, 1, 1],
-    "num_attention_heads": [1, 2, 2, 2],
+# Of encoders whose sizes are lists: eight channels in four stages of one block, and two stacks of one layer.
+SMOKE_LISTS = {
+    "htsat": {
+        "patch_embeds_hidden_size": 8,
+        "hidden_size": 64,
+        "depths": [1, 1, 1, 1],
+        "num_attention_heads": [1, 2, 2, 2],
+    },
+    "zipformer": {
+        "embed_channels": [2, 4, 4],
+        "downsampling_factor": [1, 2],
+        "num_encoder_layers": [1, 1],
+        "encoder_dim": [16, 24],
+        "encoder_unmasked_dim": [12, 16],
+        "feedforward_dim": [24, 32],
+        "num_heads": [2, 2],
+        "cnn_module_kernel": [5, 3],
+    },
 }
 STARTED_PARTS = ("text_model", "audio_model", "audio_projection")  # run keys named like the base model's parts
 
@@ -56,7 +68,8 @@ class ModelOutline:
 
     Attributes:
         needs_captions: training reads captions, as tokens or as embeddings.
-        needs_tokenizer: the exported model has a text tower, so texts can be embedded and searched with it.
+        needs_tokenizer: captions become tokens, for a text tower, a caption decoder or both.
+        embeds_text: the exported model has a text tower, so texts can be embedded and searched with it.
         text_embedding_size: width of the caption embeddings that the model takes; None if it takes none.
         text_embedding_model: name of the model whose embeddings it takes; None for those of any model.
         cleans_captions: captions lose their punctuation before they become tokens.
@@ -64,6 +77,7 @@ class ModelOutline:
 
     needs_captions: bool
     needs_tokenizer: bool
+    embeds_text: bool = True
     text_embedding_size: int | None = None
     text_embedding_model: str | None = None
     cleans_captions: bool = False
@@ -86,18 +100,20 @@ def outline_model(config: RunConfig) -> ModelOutline:
     check_freeze(model, config.model.freeze)
     _check_starts(config, model)
     needs_captions = getattr(model, "has_text_input", True)
-    needs_tokenizer = needs_captions and has_text_encoder(exported_model(model))
+    embeds_text = needs_captions and has_text_encoder(exported_model(model))
+    needs_tokenizer = embeds_text or (needs_captions and writes_captions(model))
     _check_captions(config, model, needs_captions, needs_tokenizer)
-    if not needs_tokenizer and config.eval.eval_steps > 0:
+    _check_decoder(config, model)
+    if not embeds_text and config.eval.eval_steps > 0:
         raise ValueError(
             f"`eval_steps` is {config.eval.eval_steps}, but the {type(exported_model(model)).__name__} of this run "
             "embeds no text, and validation is retrieval by text. Set `eval_steps` to 0 and `export` to 'last'."
         )
     if config.data.text_embeddings is None:
         cleans = getattr(model_config, "clean_captions", False)
-        return ModelOutline(needs_captions, needs_tokenizer, cleans_captions=cleans)
+        return ModelOutline(needs_captions, needs_tokenizer, embeds_text, cleans_captions=cleans)
     known = (model_config.text_embedding_size, model_config.text_embedding_model)
-    return ModelOutline(needs_captions, needs_tokenizer, *known)
+    return ModelOutline(needs_captions, needs_tokenizer, embeds_text, *known)
 
 
 def build_model_config(config: RunConfig) -> PreTrainedConfig:
@@ -121,6 +137,11 @@ def shrink(model_config: PreTrainedConfig) -> PreTrainedConfig:
 def exported_model(model: nn.Module) -> PreTrainedModel:
     """What a run leaves behind of its pre-training model: what the model says, else its base model."""
     return getattr(model, "exported_model", model.base_model)
+
+
+def writes_captions(model: nn.Module) -> bool:
+    """Whether the pre-training model trains a caption decoder, which is exported as a captioner."""
+    return getattr(model, "caption_decoder", None) is not None
 
 
 def _check_objective(model_config: PreTrainedConfig) -> None:
@@ -150,6 +171,18 @@ def _check_length(config: RunConfig, model_config: PreTrainedConfig) -> None:
             f"`max_seconds` is {seconds}, which is {num_frames} frames of features, but the position table covers "
             f"{audio.max_frames}, {audio.max_frames / rate:g} seconds. Train on shorter crops (`max_seconds`), or "
             "raise `max_frames` in the config of a new model, to which an `audio_model` is resized."
+        )
+
+
+def _check_decoder(config: RunConfig, model: PreTrainedModel) -> None:
+    """The longest caption fits into the decoder, if there is one."""
+    if not writes_captions(model):
+        return
+    limit, wanted = model.config.decoder_config.max_position_embeddings, config.model.max_text_tokens
+    if wanted > limit:
+        raise ValueError(
+            f"`max_text_tokens` is {wanted}, but the caption decoder has {limit} positions "
+            "(`decoder_config.max_position_embeddings`). Lower the one, or raise the other in a new model's config."
         )
 
 
@@ -197,8 +230,8 @@ def _count_trained(model: PreTrainedModel, part: nn.Module, patterns: list[str])
 
 def _shrunk(numbers: dict) -> dict:
     """A config's dictionary with the smoke run's sizes, in all sub-configs."""
-    if numbers.get("model_type") == "htsat":
-        return numbers | SMOKE_HTSAT
+    if numbers.get("model_type") in SMOKE_LISTS:
+        return numbers | SMOKE_LISTS[numbers["model_type"]]
     small = {}
     for name, value in numbers.items():
         if isinstance(value, dict):
@@ -211,7 +244,7 @@ def _shrunk(numbers: dict) -> dict:
 
 
 __all__ = [
-    "SMOKE_HTSAT",
+    "SMOKE_LISTS",
     "SMOKE_SIZES",
     "STARTED_PARTS",
     "ModelOutline",
@@ -219,4 +252,5 @@ __all__ = [
     "exported_model",
     "outline_model",
     "shrink",
+    "writes_captions",
 ]

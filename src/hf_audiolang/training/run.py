@@ -41,6 +41,7 @@ from .devices import build_accelerator
 from .finish import (
     describe_model,
     evaluate_run,
+    export_captioner,
     export_model,
     labels_of,
     readable_clips,
@@ -66,7 +67,7 @@ FREE_KEYS = {
     "tensorboard",
 }
 # What a finished run has in its folder beside the log and the checkpoints.
-RESULTS = ("processor", "model", "examples", "figures", "bad_examples.txt", "metrics.json", "metrics.md")
+RESULTS = ("processor", "model", "captioner", "examples", "figures", "bad_examples.txt", "metrics.json", "metrics.md")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class RunResult:
         examples: sound files of held-out clips, to try the model on.
         labels: words for what is heard in the first of them, each from another file.
         embeds_text: the exported model can be asked with words.
+        writes_captions: there is a captioner beside it.
         signal_number: the signal that ended training early, or None.
     """
 
@@ -90,6 +92,7 @@ class RunResult:
     examples: list[Path] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     embeds_text: bool = True
+    writes_captions: bool = False
     signal_number: int | None = None
 
 
@@ -135,6 +138,7 @@ def pretrain(config: RunConfig) -> RunResult:
         config,
         accelerator,
         num_steps=num_steps,
+        batches_per_epoch=sampler.steps_per_epoch,
         evaluate_model=_validation(config, processor, held_out),
     )
     run = RunResult(Path(config.train.output_dir), result.progress, signal_number=result.signal_number)
@@ -293,11 +297,13 @@ def _finish(
     if accelerator.is_main_process:
         system = exported_model(model).eval()
         export_model(config, system, processor)  # first: nothing that follows can take it away
-        report, clips = evaluate_run(config, system, processor, held_out)
-        describe_model(config, system, processor, report, run.progress)
+        captioner = export_captioner(config, model.eval(), processor)
+        report, clips = evaluate_run(config, system, processor, held_out, captioner)
+        describe_model(config, system, processor, report, run.progress, captioner)
         write_figures(config, system, processor, clips)
         examples, embeds_text = write_examples(clips, run.output_dir), why_no_text(system, processor) is None
-        run = replace(run, report=report, examples=examples, labels=labels_of(clips), embeds_text=embeds_text)
+        found = {"report": report, "examples": examples, "labels": labels_of(clips), "embeds_text": embeds_text}
+        run = replace(run, **found, writes_captions=captioner is not None)
     accelerator.wait_for_everyone()
     return run
 

@@ -1,18 +1,55 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""What changes with the step: learning rate (warm-up, cosine) and the teacher's EMA decay (cosine or line)."""
+"""What changes with the step: learning rate (cosine or Eden) and the teacher's EMA decay (cosine or line)."""
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup_lr_rate
 
+from .config import TrainArguments
+from .eden import build_eden, build_eden2, build_eden3
+
 _STATE = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
 
 
-def build_lr_schedule(optimizer: Optimizer, *, warmup_steps: int, num_steps: int, end_ratio: float) -> LRScheduler:
+def build_lr_schedule(
+    optimizer: Optimizer, settings: TrainArguments, *, num_steps: int, batches_per_epoch: int | None = None
+) -> LRScheduler:
+    """The schedule that `lr_schedule` names, over the optimizer steps of a run.
+
+    Args:
+        batches_per_epoch: forward passes per epoch, for those schedules that count epochs.
+
+    Raises:
+        ValueError: if the schedule counts epochs and their length is not known.
+    """
+    warmup_steps = warmup_length(settings.warmup_steps, num_steps)
+    if settings.lr_schedule == "cosine":
+        return build_cosine(optimizer, warmup_steps=warmup_steps, num_steps=num_steps, end_ratio=settings.lr_end_ratio)
+    if settings.lr_schedule == "eden2":
+        return build_eden2(optimizer, lr_batches=settings.lr_batches, warmup_steps=warmup_steps)
+    steps_per_epoch = settings.lr_steps_per_epoch
+    if steps_per_epoch is None and batches_per_epoch is not None:
+        steps_per_epoch = Fraction(batches_per_epoch, settings.gradient_accumulation_steps)
+    if steps_per_epoch is None:
+        raise ValueError(
+            f"`lr_schedule` is {settings.lr_schedule!r}, but the length of an epoch is not known. Set "
+            "`lr_steps_per_epoch`, pass `batches_per_epoch`, or use `lr_schedule: eden2`."
+        )
+    return (build_eden if settings.lr_schedule == "eden" else build_eden3)(
+        optimizer,
+        lr_batches=settings.lr_batches,
+        lr_epochs=settings.lr_epochs,
+        steps_per_epoch=steps_per_epoch,
+        warmup_steps=warmup_steps,
+    )
+
+
+def build_cosine(optimizer: Optimizer, *, warmup_steps: int, num_steps: int, end_ratio: float) -> LRScheduler:
     """Linear warm-up over `warmup_steps`, then a cosine that ends at `end_ratio` times the peak.
 
     Step k (from 0) of the warm-up has (k + 1) / `warmup_steps` of the peak, so no step is spent at rate 0; the last of
@@ -74,4 +111,4 @@ def ema_decay(step: int, num_steps: int, start: float, end: float, schedule: str
     raise ValueError(f"Unknown `schedule` {schedule!r}. Choose one of ['cosine', 'linear'].")
 
 
-__all__ = ["build_lr_schedule", "ema_decay", "restore_schedule", "schedule_state", "warmup_length"]
+__all__ = ["build_cosine", "build_lr_schedule", "ema_decay", "restore_schedule", "schedule_state", "warmup_length"]
