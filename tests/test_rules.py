@@ -26,6 +26,7 @@ ALLOWED = {
     "model_card": {"models"},
     "auto": {"models", "pipelines"},
     "pipelines": {"models", "data", "evaluation"},
+    "captioning": {"models", "data", "evaluation", "inference"},
     "detection": {"models", "data", "evaluation", "inference"},
     "convert": {"models"},
 }

@@ -7,6 +7,7 @@ After `import hf_audiolang`, transformers' `AutoModel`, `AutoProcessor`, `AutoFe
 """
 
 from hf_audiolang.auto import export_with_code, register_all
+from hf_audiolang.captioning import caption_files
 from hf_audiolang.detection import detect_files, ground_files
 from hf_audiolang.inference import classify_files, embed_files, search_files
 from hf_audiolang.models.configuration_audio_projector import AudioProjectorConfig
@@ -73,6 +74,7 @@ __all__ = [
     "SlapModel",
     "ZipformerConfig",
     "ZipformerModel",
+    "caption_files",
     "classify_files",
     "detect_files",
     "embed_files",

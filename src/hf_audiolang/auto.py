@@ -94,9 +94,9 @@ def register_all() -> None:
     for auto_class, pairs in MODELS.items():
         for config, model in pairs:
             auto_class.register(config, model, exist_ok=True)
-    for task, pipeline_class in TASKS.items():
+    for task, (pipeline_class, auto_class) in TASKS.items():
         if task not in PIPELINE_REGISTRY.get_supported_tasks():  # it would warn
-            PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=AutoModel, type="multimodal")
+            PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=auto_class, type="multimodal")
 
 
 def export_with_code(model: PreTrainedModel, processor: ProcessorMixin | None, folder: str | Path) -> None:

@@ -5,6 +5,7 @@
     hf-audiolang classify FILE... --labels "a dog barking, a siren" --model DIR
     hf-audiolang embed FOLDER --model DIR --output sounds.safetensors
     hf-audiolang search "rain on a roof" FOLDER --model DIR
+    hf-audiolang caption FOLDER --model DIR --manifest metadata.jsonl
     hf-audiolang detect FILE... --labels "dog, siren" --model DIR
     hf-audiolang ground FILE "a dog barks twice" --model DIR
     hf-audiolang explain FILE --model DIR
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_classify,
         _add_embed,
         _add_search,
+        _add_caption,
         _add_detect,
         _add_ground,
         _add_explain,
@@ -98,6 +100,23 @@ def _add_search(commands) -> None:
     search.add_argument("--top", type=int, default=10, help="number of hits (default: %(default)s)")
     _add_model_arguments(search)
     _add_json_argument(search)
+
+
+def _add_caption(commands) -> None:
+    caption = _add_command(commands, "caption", "captions", "describe sound files in a sentence each")
+    caption.add_argument("files", nargs="+", metavar="FILE|FOLDER", help="sound files, or folders with sound files")
+    caption.add_argument(
+        "--manifest",
+        default=None,
+        metavar="OUT.jsonl",
+        help="write them as training data, a line per file; files that it has already are left alone",
+    )
+    caption.add_argument("--num_beams", type=int, default=4, help="beam search, 1: greedy (default: %(default)s)")
+    caption.add_argument(
+        "--max_new_tokens", type=int, default=None, help="longest caption (default: 64, or the model's)"
+    )
+    _add_model_arguments(caption)
+    _add_json_argument(caption)
 
 
 def _add_detect(commands) -> None:

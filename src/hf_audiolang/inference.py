@@ -223,7 +223,7 @@ def load_model(model: str | Path, device: str | torch.device | None = None) -> t
     import hf_audiolang  # noqa: F401  registers this package's classes with the Auto classes
 
     name = str(model)
-    _check_model_folder(Path(name).expanduser(), name)
+    check_model_folder(Path(name).expanduser(), name)
     try:
         loaded, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
         takes_text = has_text_encoder(loaded) and _may_have_tokenizer(Path(name).expanduser())
@@ -344,7 +344,7 @@ def _may_have_tokenizer(folder: Path) -> bool:
     return not folder.is_dir() or any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
-def _check_model_folder(folder: Path, name: str) -> None:
+def check_model_folder(folder: Path, name: str) -> None:
     """Refuses what cannot be a model before anything is imported or downloaded."""
     if folder.is_dir():
         inner = folder / "model"

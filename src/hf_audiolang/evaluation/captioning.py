@@ -91,7 +91,7 @@ def generate_captions(
     dataset: RecordDataset,
     *,
     num_beams: int = NUM_BEAMS,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    max_new_tokens: int | None = None,
     options: AudioOptions | None = None,
 ) -> GeneratedCaptions:
     """Captions of the clips of a data set, with the clips that were left out and why.
@@ -101,7 +101,7 @@ def generate_captions(
         processor: its feature extractor and tokenizer.
         dataset: map-style sequence of `Record`; each is read once.
         num_beams: hypotheses of the beam search; 1 takes the likeliest token each time.
-        max_new_tokens: longest caption of a piece.
+        max_new_tokens: longest caption of a piece; None: 64, or what the model's generation config allows if less.
         options: batching, the rule for bad clips and the rule for long ones: "chunk_mean" has a caption for each of
             the equal pieces, joined by `joined_caption`; "crop" one for the beginning.
 
@@ -112,7 +112,7 @@ def generate_captions(
     """
     check_captioner(model, processor)
     reader = RecordReader(dataset, feature_extractor_of(processor).sampling_rate, options or AudioOptions())
-    generation = generation_settings(num_beams, max_new_tokens)
+    generation = generation_settings(model, num_beams, max_new_tokens)
     clips = sorted(iter_captions(model, processor, reader, generation), key=lambda clip: clip.index)
     reader.check_any_read()
     return GeneratedCaptions(clips, reader.skipped, reader.audio_seconds)
@@ -155,17 +155,23 @@ def iter_captions(
                 yield CaptionedClip(index, reader.records[index], tuple(done))
 
 
-def generation_settings(num_beams: int = NUM_BEAMS, max_new_tokens: int = MAX_NEW_TOKENS) -> dict[str, object]:
-    """Arguments of `generate` for captions that depend on nothing random.
+def generation_settings(
+    model: nn.Module, num_beams: int = NUM_BEAMS, max_new_tokens: int | None = None
+) -> dict[str, object]:
+    """Arguments of `generate` for captions that depend on nothing random, as `generate_captions` takes them.
 
     Raises:
         ValueError: if a number is below 1.
     """
-    for name, value in (("num_beams", num_beams), ("max_new_tokens", max_new_tokens)):
+    if max_new_tokens is None:
+        limit = getattr(getattr(model, "generation_config", None), "max_new_tokens", None)
+        max_new_tokens = min(MAX_NEW_TOKENS, limit or MAX_NEW_TOKENS)
+    for name, value, usual in (
+        ("num_beams", num_beams, NUM_BEAMS),
+        ("max_new_tokens", max_new_tokens, MAX_NEW_TOKENS),
+    ):
         if value < 1:
-            raise ValueError(
-                f"`{name}` must be at least 1, got {value}. The usual values are {NUM_BEAMS} and {MAX_NEW_TOKENS}."
-            )
+            raise ValueError(f"`{name}` must be at least 1, got {value}. The default is {usual}.")
     return {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "do_sample": False}
 
 
@@ -190,7 +196,7 @@ def evaluate(
     dataset: RecordDataset,
     *,
     num_beams: int = NUM_BEAMS,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    max_new_tokens: int | None = None,
     options: AudioOptions | None = None,
 ) -> TaskResult:
     """`captioning/CIDEr-D`, `captioning/BLEU_1`, ..., `captioning/ROUGE_L` and the diversity of the captions.
@@ -203,23 +209,25 @@ def evaluate(
         processor: its feature extractor and tokenizer.
         dataset: at least two records, each with at least one caption.
         num_beams: hypotheses of the beam search.
-        max_new_tokens: longest caption of a piece.
+        max_new_tokens: longest caption of a piece; None: 64, or what the model's generation config allows if less.
         options: reading and batching of the clips, see `generate_captions`.
 
     Raises:
         ValueError: if a record has no caption, there are fewer than two readable clips, or the model writes none.
     """
     start, options = time.perf_counter(), options or AudioOptions()
+    generation = generation_settings(model, num_beams, max_new_tokens)
     _check_references(dataset)
     found = generate_captions(
-        model, processor, dataset, num_beams=num_beams, max_new_tokens=max_new_tokens, options=options
-    )
+        model, processor, dataset,
+        num_beams=num_beams, max_new_tokens=generation["max_new_tokens"], options=options,
+    )  # fmt: skip
     references = [clip.record.captions for clip in found.clips]
     values = _values(found.captions, references)
     record = task_record(
         "captioning", model, dataset, found.skipped, len(found.clips), time.perf_counter() - start,
         num_references=sum(map(len, references)), num_empty=round(values[f"{PREFIX}empty"] * len(references)),
-        tokenizer=TOKENIZER, num_beams=num_beams, max_new_tokens=max_new_tokens,
+        tokenizer=TOKENIZER, num_beams=num_beams, max_new_tokens=generation["max_new_tokens"],
         audio_seconds=round(found.audio_seconds, 2), max_seconds=longest_seconds(processor, options),
         long_audio=options.long_audio,
     )  # fmt: skip

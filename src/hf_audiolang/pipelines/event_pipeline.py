@@ -5,17 +5,13 @@
 texts, once per call -> embed_labels -> (C, E)
 recording -> Record -> score_records -> FrameScores (T, C) -> find_events -> [{"label", "score", "start", "end"}, ...]
 
-A recording is a path, the bytes of a file, {"array", "sampling_rate"}, {"bytes", "path"}, a torchcodec decoder, or an
-array at the feature extractor's rate. A file of any length is read window by window.
+A file of any length is read window by window.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import fields
 
 import numpy as np
-import torch
-from transformers import AutoProcessor, FeatureExtractionMixin, Pipeline, PreTrainedTokenizerBase
 
 from hf_audiolang.data.records import Record
 from hf_audiolang.evaluation.capabilities import check_text_input
@@ -24,20 +20,13 @@ from hf_audiolang.evaluation.events import EventRule, find_events
 from hf_audiolang.evaluation.frame_scores import BARE_LABEL, FrameScoreOptions, embed_labels, score_records
 from hf_audiolang.evaluation.metrics.psds import FrameScores
 
+from .recording_pipeline import LOADING_NAMES, RecordingPipeline
+
 RULE_NAMES = tuple(field.name for field in fields(EventRule))
 OPTION_NAMES = ("window_seconds", "overlap", "clip_window_seconds", "clip_hop_seconds")
-LOADING_NAMES = ("local_files_only",)  # `transformers.pipeline` hands it on after it has loaded the model
 
 
-@dataclass(frozen=True)
-class PipelineProcessor:
-    """The two parts that make model inputs of sounds and texts, as a processor has them; None if not given."""
-
-    feature_extractor: FeatureExtractionMixin | None
-    tokenizer: PreTrainedTokenizerBase | None
-
-
-class EventPipeline(Pipeline):
+class EventPipeline(RecordingPipeline):
     """Finds texts in recordings; a subclass says what its texts are called.
 
     Parameters of a call, or of the pipeline itself as defaults: the texts; `hypothesis_template`, one sentence or
@@ -49,33 +38,11 @@ class EventPipeline(Pipeline):
     text_parameter: str
     label_text: Callable[[str], str] | None = None  # text -> words in the prompt; None: `_` becomes a space
 
-    _load_processor = False  # a processor given is taken, otherwise its parts are loaded: see `__init__`
-    _load_feature_extractor = None
-    _load_tokenizer = None
-    _load_image_processor = False
-    _load_video_processor = False
     _defaults: Mapping[str, object] | None = None
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        if isinstance(self.processor, str):
-            self.processor = AutoProcessor.from_pretrained(self.processor)
-        if self.processor is not None:  # said by the caller, so it counts more than what lies beside the model
-            self.feature_extractor, self.tokenizer = self.processor.feature_extractor, self.processor.tokenizer
-        self._parts = PipelineProcessor(self.feature_extractor, self.tokenizer)
-        if self.feature_extractor is None:
-            raise ValueError(
-                f"`feature_extractor` is missing beside a {type(self.model).__name__}. Pass `feature_extractor` and "
-                "`tokenizer`, or `processor`, or give the model as a folder that has them."
-            )
+    def check_parts(self) -> None:
+        """Raises ValueError, with what to do instead, if the model embeds no text."""
         check_text_input(self.model, self._parts)
-
-    def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:
-        """Writes the model and both parts; no code is copied, the pipeline is found where this package is imported."""
-        for part in (self.model, self.tokenizer, self.feature_extractor):
-            part.save_pretrained(save_directory, **kwargs)
-        if self.processor is not None:
-            self.processor.save_pretrained(save_directory, **kwargs)
 
     def _sanitize_parameters(self, **parameters: object) -> tuple[dict, dict, dict]:
         """Checks a call's parameters and embeds its texts: once per call, before any audio is read."""
@@ -107,17 +74,6 @@ class EventPipeline(Pipeline):
             raise ValueError(f"`{self.text_parameter}` is missing. Give what to listen for, as ['dog', 'rain'].")
         return asked[self.text_parameter]
 
-    def preprocess(self, audio: object) -> dict[str, Record]:
-        """The recording as a record; it is read in `_forward`, window by window.
-
-        Args:
-            audio: one of the forms that the pipeline takes.
-        """
-        if isinstance(audio, torch.Tensor):
-            audio = audio.numpy(force=True)
-        row = {"audio": audio, "sampling_rate": self.feature_extractor.sampling_rate}
-        return {"record": Record.from_row(row, default_id="audio")}
-
     def _forward(
         self, model_inputs: dict[str, Record | list[Record]], text_embeds: np.ndarray, options: FrameScoreOptions
     ) -> dict[str, FrameScores | list[FrameScores]]:
@@ -141,4 +97,4 @@ class EventPipeline(Pipeline):
         return [event.to_dict() for event in find_events(model_outputs["frame_scores"], texts, rule)]
 
 
-__all__ = ["EventPipeline", "PipelineProcessor"]
+__all__ = ["EventPipeline"]
