@@ -81,14 +81,18 @@ def write_conversion_card(report: ConversionReport, facts: CardFacts, *, has_tok
         tags=["audio", report.config.model_type, "hf_audiolang"],
         model_name=title,
     )
-    is_for_training = report.model_class.endswith("ForPreTraining")
+    auto_classes = {
+        "ForPreTraining": "AutoModelForPreTraining",
+        "ForConditionalGeneration": "AutoModelForSpeechSeq2Seq",
+    }
+    auto_class = next((auto for end, auto in auto_classes.items() if report.model_class.endswith(end)), "AutoModel")
     text = TEMPLATE.format(
         metadata=metadata.to_yaml(),
         title=title,
         layout=report.layout,
         source_name=facts.source.removeprefix("https://github.com/"),
         source=facts.source,
-        auto_class="AutoModelForPreTraining" if is_for_training else "AutoModel",
+        auto_class=auto_class,
         auto_processor="AutoProcessor" if has_tokenizer else "AutoFeatureExtractor",
         papers="\n".join(f"- [{reference}]({address})" for reference, address in facts.papers),
         remarks=f"\n{facts.remarks}\n" if facts.remarks else "",

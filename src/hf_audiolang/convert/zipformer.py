@@ -6,14 +6,20 @@ file -> tensors -> place of the encoder, what is around it -> configuration from
      -> weights -> model, processor, card -> report
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_audiolang.models.configuration_zipformer import ZipformerConfig
 from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
 from hf_audiolang.models.modeling_zipformer import ZipformerModel
+from hf_audiolang.models.processing_audiolang import AudioLangProcessor
 
+from .bert import BERT_NAME, NO_TOKENIZER, load_tokenizer
 from .card import write_conversion_card
 from .reading import check_empty, read_checkpoint
 from .report import ConversionReport
@@ -22,12 +28,15 @@ from .zipformer_card import FACTS
 from .zipformer_keys import HEAD, encoder_table, reasons_to_ignore
 from .zipformer_layout import encoder_config, encoder_prefix
 from .zipformer_options import ZipformerOptions
+from .zipformer_systems import AUDIO, captioning_plan, contrastive_plan, is_captioning, is_contrastive, rearranged
 
+BART_NAME = "facebook/bart-base"
+MAX_TEXT_TOKENS, MAX_CAPTION_TOKENS = 30, 128  # of captions that are embedded, and written; authors' code
 HEAD_NUMBERS = {"pooling": "mean of the frames' logits", "class_order": "class_labels_indices.csv of AudioSet"}
 
 
 def convert_zipformer(checkpoint: str | Path, output_dir: str | Path, **overrides: object) -> ConversionReport:
-    """Converts an encoder of icefall or Auden, alone or inside a tagging, speech or language model.
+    """Converts an encoder of icefall or Auden, alone or inside a tagging or speech model, or a model of CaptionStew.
 
     Args:
         checkpoint: the official file: `pretrained.pt`, a checkpoint of training, or safetensors.
@@ -49,25 +58,25 @@ def convert_zipformer(checkpoint: str | Path, output_dir: str | Path, **override
     prefix = encoder_prefix(tensors)
     inside = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
     config = encoder_config(inside, options)
-    with torch.device("meta"):
-        model = ZipformerModel(config)
-    plan = Plan(model, {prefix + key: names for key, names in encoder_table(config).items()})
+    plan, layout = _plan(tensors, prefix, config, options)
     _check_complete(tensors, plan)
     head = {key: name for key, name in HEAD.items() if key in tensors}
     ignored = reasons_to_ignore(tensors, {*plan.table, *head}, prefix)
-    weights = converted_weights(tensors, plan, lambda _, tensor: (tensor,))
-    model.load_state_dict(weights, strict=True, assign=True)
+    weights = converted_weights(tensors, plan, rearranged)
+    plan.model.load_state_dict(weights, strict=True, assign=True)
+    tokenizer, notes = _tokenizer(plan.model, options)
 
-    model.save_pretrained(output_dir)
+    plan.model.save_pretrained(output_dir)
     extractor = LogMelFeatureExtractor.from_preset("captionstew", feature_size=config.num_mel_bins)
-    extractor.save_pretrained(output_dir)
+    (extractor if tokenizer is None else AudioLangProcessor(extractor, tokenizer)).save_pretrained(output_dir)
     if head:
         values = {name: tensors[key].float().contiguous() for key, name in head.items()}
         save_file(values, output_dir / HEAD_FILE, HEAD_NUMBERS)
+    left_out = [f"left out beside the weights: {', '.join(source.other_entries)}"] if source.other_entries else []
     report = ConversionReport(
         family="zipformer",
-        layout="Zipformer encoder" + (" with a tagging head" if head else ""),
-        model_class=ZipformerModel.__name__,
+        layout=layout + (" with a tagging head" if head else ""),
+        model_class=type(plan.model).__name__,
         source_file=source.file_name,
         sha256=source.sha256,
         output_dir=output_dir,
@@ -75,16 +84,46 @@ def convert_zipformer(checkpoint: str | Path, output_dir: str | Path, **override
         ignored={in_file[key]: reason for key, reason in ignored.items()},
         head={in_file[key]: name for key, name in head.items()},
         numbers=_numbers(options),
-        config=config,
-        notes=tuple(
-            f"left out beside the weights: {', '.join(source.other_entries)}" for _ in source.other_entries[:1]
-        ),
+        config=plan.model.config,
+        notes=(*left_out, *notes),
     )
-    write_conversion_card(report, FACTS, has_tokenizer=False)
+    write_conversion_card(report, FACTS, has_tokenizer=tokenizer is not None)
     return report
 
 
-def _check_complete(tensors: dict, plan: Plan) -> None:
+def _plan(
+    tensors: Mapping[str, Tensor], prefix: str, config: ZipformerConfig, options: ZipformerOptions
+) -> tuple[Plan, str]:
+    """(the model that the file holds and what fills it, the same in words)."""
+    if prefix == AUDIO and is_contrastive(tensors):
+        return contrastive_plan(tensors, config, options), "CaptionStew's contrastive model with Zipformer and BERT"
+    if prefix == AUDIO and is_captioning(tensors):
+        return captioning_plan(tensors, config, options), "CaptionStew's captioning model with Zipformer"
+    with torch.device("meta"):
+        model = ZipformerModel(config)
+    return Plan(model, {prefix + key: names for key, names in encoder_table(config).items()}), "Zipformer encoder"
+
+
+def _tokenizer(model: PreTrainedModel, options: ZipformerOptions) -> tuple[PreTrainedTokenizerBase | None, list[str]]:
+    """The tokenizer of a model with a text side, or None and a note that says what to do."""
+    if isinstance(model, ZipformerModel) or options.tokenizer == NO_TOKENIZER:
+        return None, []
+    is_captioner = model.config.text_config is None
+    name = options.tokenizer or (BART_NAME if is_captioner else BERT_NAME)
+    text = model.config.decoder_config if is_captioner else model.config.text_config
+    limits = {"vocab_size": text.vocab_size, "max_tokens": MAX_CAPTION_TOKENS if is_captioner else MAX_TEXT_TOKENS}
+    try:
+        return load_tokenizer(name, local_files_only=options.tokenizer is None, **limits), []
+    except OSError as error:
+        if options.tokenizer is not None:
+            raise ValueError(
+                f"The tokenizer {name!r} cannot be loaded ({error}). Pass `tokenizer` with a folder, a Hub id or a "
+                f"vocab.txt, or `tokenizer={NO_TOKENIZER}` to save the feature extractor alone."
+            ) from error
+        return None, [f"{name} is not on this machine: only the feature extractor was saved; pass `tokenizer`"]
+
+
+def _check_complete(tensors: Mapping[str, Tensor], plan: Plan) -> None:
     missing = [key for key in plan.table if key not in tensors]
     if missing:
         raise ValueError(
