@@ -123,6 +123,40 @@ def test_captionstew_equals_kaldi_fbank_without_snipped_edges(kind):
         assert_log_mel_close(features(extractor, waveform)[0], reference, mostly=MOSTLY.get(kind, 1e-4))
 
 
+@pytest.mark.parametrize("num_samples", [15999, 16079, 16080, 24001, 33333])
+def test_captionstew_equals_kaldi_fbank_on_tones_and_silence(num_samples):
+    """A tone leaves many bins nearly empty: there both differ by about 5e-4 from float64."""
+    extractor = LogMelFeatureExtractor.from_preset("captionstew")
+    tone = (0.5 * np.sin(2 * np.pi * 440 * np.arange(num_samples) / 16000)).astype(np.float32)
+    for waveform, at_most in ((tone, 1e-3), (0 * tone, 1e-6)):
+        reference = torchaudio.compliance.kaldi.fbank(
+            torch.from_numpy(waveform)[None],
+            num_mel_bins=80,
+            sample_frequency=16000,
+            dither=0.0,
+            snip_edges=False,
+            low_freq=20.0,
+            high_freq=-400.0,
+        )
+        ours = features(extractor, waveform)[0]
+        assert ours.shape == ((num_samples + 80) // 160, 80)
+        assert (ours - reference).abs().max() < at_most
+        assert (ours - naive(extractor, waveform)).abs().max() < at_most
+
+
+@pytest.mark.parametrize("num_samples", [1, 119, 399, 400, 1359, 1360])
+def test_captionstew_fills_short_clips_to_the_nine_frames_of_its_encoder(num_samples):
+    """Also below one window of 400 samples, where torchaudio gives up; batch mates and their padding do not matter."""
+    extractor = LogMelFeatureExtractor.from_preset("captionstew")
+    clip, other = sound("noise", num_samples), sound("noise", 5003, seed=1)
+    batch = extractor([clip, other], sampling_rate=16000, return_tensors="pt")
+    assert batch["input_features_mask"].sum(1).tolist() == [9, 31]
+    exact = naive(extractor, np.pad(clip, (0, 1360 - num_samples)))
+    torch.testing.assert_close(batch["input_features"][0, :9].double(), exact, rtol=0, atol=3e-4)
+    assert (batch["input_features"][0, 9:] == np.float32(np.log(1e-10))).all()
+    assert extractor.num_frames(num_samples) == 9
+
+
 def test_hamming_windows_get_the_first_sample_of_kaldi():
     waveform = sound("noise")
     reference = torchaudio.compliance.kaldi.fbank(
