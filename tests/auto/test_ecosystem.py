@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny import (
     tiny_batch,
+    tiny_captionstew_config,
     tiny_htsat_config,
     tiny_m2d_clap_audio_config,
     tiny_m2d_clap_config,
@@ -20,12 +21,15 @@ from tiny import (
     tiny_slap_audio_config,
     tiny_slap_config,
     tiny_tokenizer,
+    tiny_zipformer_config,
 )
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForPreTraining, AutoProcessor, pipeline
 
 from hf_audiolang import (
     AudioLangProcessor,
     AudioProjector,
+    CaptionStewForPreTraining,
+    CaptionStewModel,
     HtsatModel,
     LogMelFeatureExtractor,
     M2dClapAudioModel,
@@ -35,6 +39,7 @@ from hf_audiolang import (
     SlapAudioModel,
     SlapForPreTraining,
     SlapModel,
+    ZipformerModel,
 )
 
 
@@ -68,7 +73,21 @@ def mga_clap_processor() -> AudioLangProcessor:
     return AudioLangProcessor(extractor, tiny_tokenizer())
 
 
+def captionstew_processor() -> AudioLangProcessor:
+    return AudioLangProcessor(LogMelFeatureExtractor.from_preset("captionstew"), tiny_tokenizer())
+
+
 FAMILIES = {
+    "captionstew": Family(
+        ZipformerModel,
+        CaptionStewModel,
+        CaptionStewForPreTraining,
+        lambda: tiny_captionstew_config(audio_config=tiny_zipformer_config()),
+        tiny_zipformer_config,
+        captionstew_processor,
+        "captionstew.",
+        "audio_model.encoders.0.layers.0.self_attn_weights.in_proj.weight",
+    ),
     "slap": Family(
         SlapAudioModel,
         SlapModel,

@@ -13,6 +13,7 @@ import torch
 from tiny import (
     tiny_ast_config,
     tiny_batch,
+    tiny_captionstew_config,
     tiny_htsat_config,
     tiny_m2d_clap_audio_config,
     tiny_m2d_clap_config,
@@ -21,12 +22,16 @@ from tiny import (
     tiny_slap_audio_config,
     tiny_slap_config,
     tiny_whisper_config,
+    tiny_zipformer_config,
 )
 from transformers import AutoModel
 
 from hf_audiolang import (
     AudioProjector,
     AudioProjectorConfig,
+    CaptionStewForConditionalGeneration,
+    CaptionStewForPreTraining,
+    CaptionStewModel,
     HtsatModel,
     M2dClapAudioModel,
     M2dClapForPreTraining,
@@ -34,8 +39,10 @@ from hf_audiolang import (
     MgaClapModel,
     NativeAudioModel,
     SlapAudioModel,
+    SlapForConditionalGeneration,
     SlapForPreTraining,
     SlapModel,
+    ZipformerModel,
     export_with_code,
 )
 
@@ -60,6 +67,9 @@ for name, auto_class in json.loads(sys.argv[2]).items():
     torch.manual_seed(7)
     with torch.no_grad():
         outputs = model(**torch.load(folder / "inputs.pt", weights_only=True))
+        if folder.name.endswith("ForConditionalGeneration"):
+            audio = {key: value for key, value in torch.load(folder / "inputs.pt").items() if "features" in key}
+            outputs["caption_ids"] = model.generate(**audio, num_beams=2, max_new_tokens=6)
     tensors = {key: value for key, value in outputs.items() if isinstance(value, torch.Tensor)}
     torch.save(tensors, folder / "result.pt")
 
@@ -76,6 +86,9 @@ assert sys.modules["hf_audiolang"] is None
 """
 AUTO_CLASSES = {
     AudioProjector: "AutoModel",
+    CaptionStewForConditionalGeneration: "AutoModelForSpeechSeq2Seq",
+    CaptionStewForPreTraining: "AutoModelForPreTraining",
+    CaptionStewModel: "AutoModel",
     M2dClapAudioModel: "AutoModel",
     HtsatModel: "AutoModel",
     M2dClapModel: "AutoModel",
@@ -84,12 +97,19 @@ AUTO_CLASSES = {
     NativeAudioModel: "AutoModel",
     SlapAudioModel: "AutoModel",
     SlapModel: "AutoModel",
+    SlapForConditionalGeneration: "AutoModelForSpeechSeq2Seq",
     SlapForPreTraining: "AutoModelForPreTraining",
+    ZipformerModel: "AutoModel",
 }
 
 
 CONFIGS = {
     AudioProjector: AudioProjectorConfig(hidden_size=24, intermediate_size=24),
+    CaptionStewForConditionalGeneration: tiny_captionstew_config(
+        audio_config=tiny_zipformer_config(), text_config=None, contrastive_weight=0.0
+    ),
+    CaptionStewForPreTraining: tiny_captionstew_config(audio_config=tiny_zipformer_config(), parallel_share=0.5),
+    CaptionStewModel: tiny_captionstew_config(audio_config=tiny_zipformer_config()),
     M2dClapAudioModel: tiny_m2d_clap_audio_config(),
     HtsatModel: tiny_htsat_config(locality_blocks=1),
     M2dClapModel: tiny_m2d_clap_config(),
@@ -98,7 +118,9 @@ CONFIGS = {
     NativeAudioModel: tiny_ast_config(locality_blocks=1),
     SlapAudioModel: tiny_slap_audio_config(),
     SlapModel: tiny_slap_config(),
+    SlapForConditionalGeneration: tiny_slap_config(),
     SlapForPreTraining: tiny_slap_config(),
+    ZipformerModel: tiny_zipformer_config(),
 }
 # folder -> system on a tower that is not its own, which the configuration's file alone must find
 ON_OTHER_TOWERS = {
@@ -120,6 +142,12 @@ def make_inputs(config) -> dict[str, torch.Tensor]:
     return {name: value for name, value in tiny_batch(config, seed=1).items() if name != "labels"}
 
 
+def captioner_inputs(config) -> dict[str, torch.Tensor]:
+    batch = tiny_batch(config, seed=1)
+    audio = {name: batch[name] for name in ("input_features", "input_features_mask")}
+    return {**audio, "decoder_input_ids": batch["input_ids"][:, :-1]}
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A folder per public class, loaded and run once by one process that cannot import the package."""
@@ -129,7 +157,8 @@ def exported(tmp_path_factory):
         model = model_class(config).eval()
         folder = root / name
         export_with_code(model, tiny_processor() if name == "SlapModel" else None, folder)
-        torch.save(make_inputs(config), folder / "inputs.pt")
+        is_captioner = name.endswith("ForConditionalGeneration")
+        torch.save((captioner_inputs if is_captioner else make_inputs)(config), folder / "inputs.pt")
     script = root / "script.py"
     script.write_text(REFUSE + SCRIPT)
     classes = json.dumps({name: auto_class for name, (_, auto_class, _) in CASES.items()})
@@ -157,7 +186,11 @@ def test_model_loads_without_the_package(exported, name):
     model = CASES[name][0].from_pretrained(folder).eval()  # the same memory alignment, the same rounding
     torch.manual_seed(7)
     with torch.no_grad():
-        outputs = model(**torch.load(folder / "inputs.pt", weights_only=True))
+        inputs = torch.load(folder / "inputs.pt", weights_only=True)
+        outputs = model(**inputs)
+        if name.endswith("ForConditionalGeneration"):
+            audio = {key: value for key, value in inputs.items() if "features" in key}
+            outputs["caption_ids"] = model.generate(**audio, num_beams=2, max_new_tokens=6)
     expected = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
     assert set(result) == set(expected)
     for name, value in expected.items():
