@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: pretrain m2d-clap mga-clap test format setup clean
+.PHONY: pretrain m2d-clap mga-clap captionstew test format setup clean
 
 pretrain: .venv/ready  ## train, evaluate and export a small SLAP on the embedded data; takes up an interrupted run
 	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/slap_scenes.yaml --resume
@@ -19,6 +19,12 @@ m2d-clap: .venv/ready  ## the same for a small M2D-CLAP in its three stages, and
 
 mga-clap: .venv/ready  ## the same for a small MGA-CLAP, which says when a sound is heard
 	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/mga_clap_scenes.yaml --resume
+
+STEW := captionstew_scenes_
+captionstew: .venv/ready  ## the two arms of CaptionStew, contrastive and captioning, and their values side by side
+	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/$(STEW)contrastive.yaml --resume
+	$(BIN)/accelerate launch training_scripts/pretrain.py configs/pretrain/$(STEW)captioning.yaml --resume
+	$(BIN)/hf-audiolang compare runs/$(STEW)contrastive runs/$(STEW)captioning
 
 test: .venv/ready  ## lint and the default test run: offline, CPU, under six minutes on two cores
 	$(BIN)/ruff check .

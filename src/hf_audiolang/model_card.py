@@ -26,6 +26,8 @@ CARD_METRICS = {
     "detection/PSDS1_no_spread": ("sound-event-detection", "psds1_no_spread", "detection"),
     "detection/PSDS2": ("sound-event-detection", "psds2", "detection"),
     "grounding/PSDSm": ("text-to-audio-grounding", "psdsm", "grounding"),
+    "captioning/CIDEr-D": ("audio-captioning", "cider_d", "captioning"),
+    "probe_mean/mAP": ("audio-classification", "mean_average_precision", "tagging_probe"),
 }
 SHOWN_SETTINGS = (
     "train_data", "learning_rate", "warmup_steps", "lr_end_ratio", "weight_decay", "adam_betas", "max_grad_norm",
@@ -72,6 +74,7 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
     licences = _start_licences(starts)
     the_licence = next(iter(licences.values()), {}) if len({*map(str, licences.values())}) == 1 else {}
     text = getattr(config, "text_config", None)  # None: an audio encoder, or a system without text encoder
+    is_captioner = config.is_encoder_decoder
     name = Path(str(settings["output_dir"])).name
     card_data = ModelCardData(
         language="en",
@@ -79,10 +82,11 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
         license_name=the_licence.get("license_name"),
         license_link=the_licence.get("license_link"),
         library_name="transformers",
-        pipeline_tag="feature-extraction" if text is None else "zero-shot-audio-classification",
+        pipeline_tag=_pipeline_tag(is_captioner=is_captioner, embeds_text=text is not None),
         tags=[
             "audio",
-            *(["audio-language", "contrastive"] if hasattr(config, "embedding_size") else []),
+            *(["audio-language", "contrastive"] if hasattr(config, "embedding_size") and text is not None else []),
+            *(["audio-captioning"] if is_captioner else []),
             config.model_type,
             "hf_audiolang",
         ],
@@ -99,6 +103,7 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
         template_str=find_template(config.model_type).read_text(encoding="utf-8"),
         title=name,
         model_path=folder.as_posix() if not folder.is_absolute() else folder.name,
+        is_captioner=is_captioner,
         is_synthetic=is_synthetic,
         data_name=data_name,
         num_classes=32,
@@ -146,6 +151,13 @@ def public_data_name(name: str) -> str:
     """What a data set is called in public: a Hub id as it is, a folder on this machine by its last part alone."""
     path = Path(name).expanduser()
     return path.resolve().name if path.exists() or path.is_absolute() or name.startswith(("~", ".")) else name
+
+
+def _pipeline_tag(*, is_captioner: bool, embeds_text: bool) -> str:
+    """The Hub's word for what a model does; it has none for captioning."""
+    if is_captioner:
+        return "audio-text-to-text"
+    return "zero-shot-audio-classification" if embeds_text else "feature-extraction"
 
 
 def _public_start(name: str) -> str:
