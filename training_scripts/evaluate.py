@@ -4,27 +4,33 @@
 
     python training_scripts/evaluate.py runs/slap_scenes/model
     python training_scripts/evaluate.py runs/slap_scenes/model --data my_sounds --output_dir runs/my_evaluation
+    python training_scripts/evaluate.py runs/slap_scenes/captioner --captions
 
 The embedded data gives retrieval, order, unseen pairs, zero-shot, frame, detection and grounding scores and a linear
 probe (extra `eval`); a folder with captions (metadata.csv or metadata.jsonl), a `datasets` folder or a Hub id gives
 retrieval, and detection or grounding where it has columns `events` or `phrases`. A model without text encoder, such
-as an audio encoder alone, gets the probe.
+as an audio encoder alone, gets the probe. With `--captions` the captions that a captioner writes are scored instead.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from hf_audiolang.captioning import load_captioner
+from hf_audiolang.data.records import RecordDataset
 from hf_audiolang.data.registry import build_dataset
+from hf_audiolang.evaluation import captioning
 from hf_audiolang.evaluation.capabilities import check_text_input
 from hf_audiolang.evaluation.embed import BAD_EXAMPLE_RULES, LONG_AUDIO_RULES, AudioOptions
 from hf_audiolang.evaluation.figures import plot_test_scene
 from hf_audiolang.evaluation.report import (
+    collect,
     evaluate_own_data,
     evaluate_sound_scenes,
     markdown_table,
     write_report,
 )
+from hf_audiolang.evaluation.report_scenes import scene_captions
 from hf_audiolang.inference import load_model
 
 
@@ -41,42 +47,61 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """One evaluation."""
+    reading = AudioOptions(options.batch_seconds, options.max_seconds, options.long_audio, options.on_bad_example)
+    output_dir = options.output_dir or default_output_dir(options.model)
+    report = (caption_report if options.captions else model_report)(options, reading, output_dir)
+    paths = write_report(report, output_dir)
+    print(markdown_table(report))
+    print("written: " + ", ".join(str(path) for path in paths))
+
+
+def model_report(options: argparse.Namespace, reading: AudioOptions, output_dir: str | Path) -> dict[str, object]:
+    """What an encoder or a system can do."""
     model, processor = load_model(options.model, options.device)
     if options.figure or options.data != "sound_scenes":
         check_text_input(model, processor)  # both compare sounds with words
-    reading = AudioOptions(options.batch_seconds, options.max_seconds, options.long_audio, options.on_bad_example)
-    output_dir = options.output_dir or default_output_dir(options.model)
     if options.data == "sound_scenes":
-        scene_options = {
-            "duration": tuple(options.duration),
-            "n_events": tuple(options.n_events),
-            "seed": options.seed,
-        }
         report = evaluate_sound_scenes(
             model,
             processor,
             test_size=options.test_size,
             composition_size=options.composition_size,
             zero_shot_size=options.zero_shot_size,
-            scene_options=scene_options,
+            scene_options=scenes_of(options),
             num_workers=options.num_workers,
             options=reading,
         )
         if options.figure:
-            plot_test_scene(model, processor, Path(output_dir) / "scene.png", scene_options)
-    else:
-        dataset = build_dataset(
-            options.data,
-            options.split,
-            audio_column=options.audio_column,
-            caption_column=options.caption_column,
-            on_bad_example=options.on_bad_example,
-            needs_captions=not options.no_captions,
-        )
-        report = evaluate_own_data(model, processor, dataset, data=options.data, options=reading)
-    paths = write_report(report, output_dir)
-    print(markdown_table(report))
-    print("written: " + ", ".join(str(path) for path in paths))
+            plot_test_scene(model, processor, Path(output_dir) / "scene.png", scenes_of(options))
+        return report
+    return evaluate_own_data(model, processor, own_data(options), data=options.data, options=reading)
+
+
+def caption_report(options: argparse.Namespace, reading: AudioOptions, output_dir: str | Path) -> dict[str, object]:
+    """How well the captions of a captioner agree with those of the clips."""
+    captioner, processor = load_captioner(options.model, options.device)
+    if options.data != "sound_scenes":
+        found = captioning.evaluate(captioner, processor, own_data(options), options=reading)
+        return collect([found.labelled(options.data)])
+    scenes = {"scene_options": scenes_of(options), "num_workers": options.num_workers, "options": reading}
+    return collect(*scene_captions(captioner, processor, test_size=options.test_size, **scenes))
+
+
+def scenes_of(options: argparse.Namespace) -> dict[str, object]:
+    """The kind of scenes of the embedded data."""
+    return {"duration": tuple(options.duration), "n_events": tuple(options.n_events), "seed": options.seed}
+
+
+def own_data(options: argparse.Namespace) -> RecordDataset:
+    """The data set that the command line names."""
+    return build_dataset(
+        options.data,
+        options.split,
+        audio_column=options.audio_column,
+        caption_column=options.caption_column,
+        on_bad_example=options.on_bad_example,
+        needs_captions=not options.no_captions,
+    )
 
 
 def default_output_dir(model: str) -> Path:
@@ -93,6 +118,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", default="test", help="split of your own data")
     parser.add_argument("--audio_column", default=None)
     parser.add_argument("--caption_column", default=None)
+    parser.add_argument("--captions", action="store_true", help="score the captions that a captioner writes")
     parser.add_argument("--no_captions", action="store_true", help="own data with `events` or `phrases` alone")
     parser.add_argument(
         "--output_dir",
