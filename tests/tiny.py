@@ -12,6 +12,7 @@ from transformers import BertConfig, ModernBertConfig, PreTrainedConfig, PreTrai
 from hf_audiolang import (
     AudioLangProcessor,
     CaptionDecoderConfig,
+    CaptionStewConfig,
     HtsatConfig,
     LogMelFeatureExtractor,
     M2dClapAudioConfig,
@@ -22,7 +23,7 @@ from hf_audiolang import (
     SlapConfig,
     ZipformerConfig,
 )
-from hf_audiolang.models.configuration_captionstew import CAPTIONSTEW_DECODER, CaptionStewConfig
+from hf_audiolang.models.configuration_captionstew import CAPTIONSTEW_DECODER
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = (
@@ -192,6 +193,8 @@ def tiny_captionstew_decoder_config(**overrides) -> CaptionDecoderConfig:
         "encoder_hidden_size": 20,
         "initializer_range": 0.15,
         "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
         "pad_token_id": PAD,
         "bos_token_id": CLS,
         "eos_token_id": SEP,

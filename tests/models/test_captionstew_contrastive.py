@@ -5,23 +5,25 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import CLS, PAD, SEP, tiny_ast_config, tiny_batch, tiny_captionstew_config, tiny_htsat_config
-
-from hf_audiolang.models.configuration_captionstew import CaptionStewConfig
-from hf_audiolang.models.configuration_zipformer import ZipformerConfig
-from hf_audiolang.models.modeling_captionstew import CaptionStewModel
-
-ZIPFORMER = ZipformerConfig(
-    num_encoder_layers=[1],
-    encoder_dim=[16, 24],
-    encoder_unmasked_dim=[16],
-    feedforward_dim=[32],
-    num_heads=[2],
-    cnn_module_kernel=[5],
-    downsampling_factor=[1, 2],
-    embed_channels=[2, 4, 8],
+from tiny import (
+    CLS,
+    PAD,
+    SEP,
+    tiny_ast_config,
+    tiny_batch,
+    tiny_captionstew_config,
+    tiny_htsat_config,
+    tiny_zipformer_config,
 )
-ENCODERS = {"slap": {}, "zipformer": ZIPFORMER, "htsat": tiny_htsat_config(), "native": tiny_ast_config()}
+
+from hf_audiolang import CaptionStewConfig, CaptionStewModel
+
+ENCODERS = {
+    "slap": {},
+    "zipformer": tiny_zipformer_config(),
+    "htsat": tiny_htsat_config(),
+    "native": tiny_ast_config(),
+}
 
 
 def make_model(**overrides):

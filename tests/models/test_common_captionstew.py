@@ -5,9 +5,9 @@
 import torch
 from common import CommonModelTests
 from tiny import tiny_batch, tiny_captionstew_config
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSpeechSeq2Seq
 
-from hf_audiolang.models.modeling_captionstew import CaptionStewModel
+from hf_audiolang import CaptionStewForConditionalGeneration, CaptionStewForPreTraining, CaptionStewModel
 
 
 class TestCaptionStewModel(CommonModelTests):
@@ -52,3 +52,39 @@ class TestCaptionStewModel(CommonModelTests):
 
 class TestAttentionPooling(TestCaptionStewModel):
     overrides = {"pooling": "attention", "contrastive_loss": "sigmoid"}
+
+
+class TestCaptionStewForPreTraining(CommonModelTests):
+    model_class = CaptionStewForPreTraining
+    auto_class = AutoModelForPreTraining
+    main_output = "loss"
+    unused_parameters = ("captionstew.audio_model.embeddings.mask_token",)
+
+    def make_config(self):
+        return tiny_captionstew_config(parallel_share=0.5)
+
+    def make_inputs(self, config):
+        return tiny_batch(config, seed=1)
+
+    def test_trainer_may_divide_its_loss(self):
+        assert self.model_class.accepts_loss_kwargs is False
+
+
+class TestCaptionStewForConditionalGeneration(CommonModelTests):
+    model_class = CaptionStewForConditionalGeneration
+    auto_class = AutoModelForSpeechSeq2Seq
+    main_output = "logits"
+    unused_parameters = ("captionstew.audio_model.embeddings.mask_token",)
+
+    def make_config(self):
+        return tiny_captionstew_config(text_config=None)
+
+    def make_inputs(self, config):
+        batch = tiny_batch(config, seed=1)
+        names = ("input_features", "input_features_mask")
+        return {name: batch[name] for name in names} | {"decoder_input_ids": batch["input_ids"][:, :-1]}
+
+    def loss_of(self, model):
+        torch.manual_seed(5)
+        labels = tiny_batch(model.config, seed=1)["labels"]
+        return self.run(model, decoder_input_ids=None, labels=labels).loss

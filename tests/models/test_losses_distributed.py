@@ -11,13 +11,25 @@ import warnings
 import pytest
 import torch
 import torch.distributed as dist
-from tiny import tiny_batch, tiny_mga_clap_config, tiny_slap_audio_config, tiny_slap_config
+from tiny import (
+    tiny_batch,
+    tiny_captionstew_config,
+    tiny_mga_clap_config,
+    tiny_slap_audio_config,
+    tiny_slap_config,
+)
 from torch.nn.parallel import DistributedDataParallel
 
-from hf_audiolang import MgaClapModel, SlapForPreTraining
+from hf_audiolang import CaptionStewForPreTraining, MgaClapModel, SlapForPreTraining
 from hf_audiolang.models import losses_distributed
 from hf_audiolang.models.losses_contrastive import contrastive_loss, sigmoid_contrastive_loss
-from hf_audiolang.models.losses_distributed import gather_rows, global_mean, max_over_processes, sum_over_processes
+from hf_audiolang.models.losses_distributed import (
+    gather_rows,
+    gather_unequal_rows,
+    global_mean,
+    max_over_processes,
+    sum_over_processes,
+)
 from hf_audiolang.models.losses_masked import sinkhorn_targets
 from hf_audiolang.training.objectives import has_unused_parameters
 
@@ -38,6 +50,12 @@ MGA_VARIANTS = {  # of a tower without batch norm, whose statistics are those of
     "word by word": {"aggregation": "wstag"},
     "own pairs only": {"affinity_divisor": 60.0, "gather_embeddings": False},
 }
+STEW_VARIANTS = {  # of which one process holds one clip, the other three
+    "sum and captions": {},
+    "mean over clips": {"loss_reduction": "mean", "caption_weight": 0},
+    "pair by pair": {"contrastive_loss": "sigmoid", "caption_weight": 0},
+}
+UNEQUAL = (slice(0, 1), slice(1, 4))
 CLIP_IDS = torch.tensor([3, 8, 3, 1])  # the clip that is seen twice is seen by both processes
 
 
@@ -69,8 +87,13 @@ def make_batch(step):
 
 
 def half_of(batch, rank):
+    """The rows of one of two equal processes."""
+    return part_of(batch, slice(2 * rank, 2 * rank + 2))
+
+
+def part_of(batch, rows):
     """The rows of one process, cut to the longest of them."""
-    half = {name: value[2 * rank : 2 * rank + 2] for name, value in batch.items()}
+    half = {name: value[rows] for name, value in batch.items()}
     tokens = int(half["attention_mask"].sum(1).max())
     frames = int(half["input_features_mask"].sum(1).max())
     lengths = {"input_ids": tokens, "attention_mask": tokens, "labels": tokens, "input_features": frames}
@@ -114,6 +137,23 @@ def mga_gradients(wrapped, model, batch, clip_ids):
     return {"gradients": gradients, "loss": output.loss.detach()}
 
 
+def make_stew(**overrides):
+    torch.manual_seed(0)
+    config = tiny_captionstew_config(spec_augment_time_stripes=0, spec_augment_mel_stripes=0, **overrides)
+    model = CaptionStewForPreTraining(config).train().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def stew_gradients(wrapped, model, batch):
+    output = wrapped(**{name: value for name, value in batch.items() if name not in ("labels", "masked_positions")})
+    output.loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return {"gradients": gradients, "terms": {name: term.detach() for name, term in output.loss_terms.items()}}
+
+
 def gather_without_gradient(rows):
     gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, rows.detach())
@@ -155,6 +195,11 @@ def worker(rank, folder):
         own = half_of(make_batch(0), rank), CLIP_IDS[2 * rank : 2 * rank + 2]
         wrapped = DistributedDataParallel(model, find_unused_parameters=has_unused_parameters(model))
         results[name] = mga_gradients(wrapped, model, *own)
+    for name, overrides in STEW_VARIANTS.items():
+        model = make_stew(**overrides)
+        wrapped = DistributedDataParallel(model, find_unused_parameters=has_unused_parameters(model))
+        results[name] = stew_gradients(wrapped, model, part_of(make_batch(0), UNEQUAL[rank]))
+    results["unequal rows"] = gather_unequal_rows(torch.full((2 - rank, 3), float(rank)))
     rows = slice(3 * rank, 3 * rank + 3)
     for loss in (contrastive_loss, sigmoid_contrastive_loss):
         results[loss.__name__] = gradients_of_losses(rows, rank, loss)
@@ -251,6 +296,22 @@ def test_hard_negatives_are_those_of_all_processes(two, name):
         torch.testing.assert_close(sum(losses) / WORLD, wanted["loss"], rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", STEW_VARIANTS)
+def test_captionstew_may_have_unequal_batches(two, name):
+    model = make_stew(**STEW_VARIANTS[name])
+    wanted = stew_gradients(model, model, make_batch(0))
+    kept = [key for key, gradient in wanted["gradients"].items() if gradient.norm() > 1e-6]  # see above
+    assert len(kept) > 60
+    for rank in range(WORLD):
+        gradients = ({key: part["gradients"][key] for key in kept} for part in (two[rank][name], wanted))
+        assert largest_difference(*gradients) < 1e-6
+    for term, value in wanted["terms"].items():
+        halves = [two[rank][name]["terms"][term] for rank in range(WORLD)]
+        torch.testing.assert_close(sum(halves) / WORLD, value, rtol=1e-6, atol=1e-7)
+        if term != "regularizer":  # which every process computes of all rows
+            assert abs(halves[0] - halves[1]) > 1e-4
+
+
 @pytest.mark.parametrize("loss", [contrastive_loss, sigmoid_contrastive_loss])
 def test_contrastive_gradients_of_the_rows(two, loss):
     value, *grads = gradients_of_losses(slice(None), 0, loss)
@@ -275,6 +336,9 @@ def test_sums_maxima_and_means_by_hand(two):
         assert two[rank]["max"].tolist() == [2.0, 10.0]
         assert two[rank]["rows"].tolist() == [[0.0] * 3] * 2 + [[1.0] * 3] * 2
         assert two[rank]["empty mean"] == 0
+        gathered, offset = two[rank]["unequal rows"]
+        assert gathered.tolist() == [[0.0] * 3, [0.0] * 3, [1.0] * 3]
+        assert offset == 2 * rank
     # (6 + 10) / (1 + 4), of which each process holds its part
     assert (two[0]["mean"] + two[1]["mean"]).item() / WORLD == pytest.approx(16 / 5)
 
@@ -282,6 +346,7 @@ def test_sums_maxima_and_means_by_hand(two):
 def test_one_process_needs_no_group():
     rows = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     assert gather_rows(rows) is rows
+    assert gather_unequal_rows(rows) == (rows, 0)
     assert (losses_distributed.world_size(), losses_distributed.process_rank()) == (1, 0)
     value = torch.tensor([1.0, 2.0])
     assert torch.equal(sum_over_processes(value), value)

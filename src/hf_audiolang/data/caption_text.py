@@ -1,6 +1,9 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""Cleaning of captions, as WavCaps and MGA-CLAP do it for training and retrieval (not for class names)."""
+"""Cleaning of captions, as WavCaps, MGA-CLAP and CaptionStew do it for training and retrieval (not for class names).
+
+CaptionStew's code for captioning, other than that for its contrastive model, keeps a `*`.
+"""
 
 import re
 from collections.abc import Sequence

@@ -114,6 +114,15 @@ class CaptionGenerationMixin(GenerationMixin):
             max_new_tokens=min(MAX_CAPTION_TOKENS, decoder.max_position_embeddings) - 1,
         )
 
+    def adjust_generation_fn(self, *args, **kwargs) -> None:
+        """Loads `generation_config.json`; a folder without it, such as that of a training, gets the defaults.
+
+        transformers would then make one of `config.json`, which has no tokens of a decoder.
+        """
+        super().adjust_generation_fn(*args, **kwargs)
+        if self.generation_config.decoder_start_token_id is None:
+            self.set_generation_defaults(self.config)
+
 
 def captioner_of(model: PreTrainedModel, captioner_class: type[PreTrainedModel]) -> PreTrainedModel:
     """A captioner around the parts of a model that trained them under the same names.

@@ -39,7 +39,7 @@ class CaptionStewPreTrainedModel(StrictTowersMixin, PreTrainedModel):
     input_modalities = ("audio", "text")
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False
-    _no_split_modules = ["ZipformerLayer", "ConvNeXt", "BertLayer", "CaptionDecoderLayer"]
+    _no_split_modules = ["ZipformerLayer", "ConvNeXt", "BertLayer", "CaptionDecoderLayer", "BartDecoderLayer"]
     _supports_sdpa = True
 
     @torch.no_grad()

@@ -42,6 +42,7 @@ class CaptionStewForConditionalGeneration(CaptionGenerationMixin, CaptionStewPre
     def __init__(self, config: CaptionStewConfig):
         config.is_encoder_decoder = True
         super().__init__(config)
+        _check_tokens(config)
         self.captionstew = CaptionStewModel(config)
         self.encoder_projection, self.caption_decoder = _decoder_parts(config)
         self.set_generation_defaults(config)
@@ -127,20 +128,20 @@ class CaptionStewForPreTraining(CaptionStewPreTrainedModel):
 
     def __init__(self, config: CaptionStewConfig):
         super().__init__(config)
+        _check_objective(config)
         self.captionstew = CaptionStewModel(config)
-        if config.contrastive_weight > 0 and config.text_config is None:
-            raise ValueError(
-                f"`contrastive_weight` is {config.contrastive_weight}, but `text_config` is None: captions cannot be "
-                "embedded. Give a text encoder, or set the weight to 0."
-            )
         if config.caption_weight > 0:
-            config.decoder_config.check_tokens("pad", "bos", "eos", *(["mask"] if config.parallel_share > 0 else []))
+            _check_tokens(config)
             self.encoder_projection, self.caption_decoder = _decoder_parts(config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module | None:
         """Returns the token embedding of the text encoder, None without one."""
         return self.captionstew.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the token embedding of the text encoder."""
+        self.captionstew.set_input_embeddings(value)
 
     @property
     def exported_model(self) -> PreTrainedModel:
@@ -197,8 +198,6 @@ class CaptionStewForPreTraining(CaptionStewPreTrainedModel):
             labels = input_ids.masked_fill(attention_mask == 0, IGNORED) if labels is None else labels
             terms["caption"], _ = mixed_caption_loss(self, labels, audio)
             weighted.append(config.caption_weight * terms["caption"])
-        if not terms:
-            raise ValueError("`contrastive_weight` and `caption_weight` are both 0: there is no loss. Raise one.")
         return PreTrainingOutput(
             loss=sum(weighted), loss_terms=terms, metrics={}, audio_embeds=embeds[0], text_embeds=embeds[1]
         )
@@ -224,6 +223,27 @@ def mixed_caption_loss(model: nn.Module, labels: Tensor, audio: AudioEncoderOutp
     )
     smoothing = config.label_smoothing if model.training else 0.0
     return caption_loss(states, model.caption_decoder.output_embedding, task.targets, smoothing), states
+
+
+def _check_objective(config: CaptionStewConfig) -> None:
+    """Raises ValueError if there is no loss, or a text tower without the loss that trains it, or the reverse."""
+    if config.contrastive_weight == 0 and config.caption_weight == 0:
+        raise ValueError("`contrastive_weight` and `caption_weight` are both 0: there is no loss. Raise one.")
+    if config.contrastive_weight > 0 and config.text_config is None:
+        raise ValueError(
+            f"`contrastive_weight` is {config.contrastive_weight}, but `text_config` is None: captions cannot be "
+            "embedded. Give a text encoder, or set the weight to 0."
+        )
+    if config.contrastive_weight == 0 and config.text_config is not None:
+        raise ValueError(
+            f"`contrastive_weight` is 0, but `text_config` is a {config.text_config.model_type!r} encoder, which "
+            "nothing would train. Set `text_config` to null, or raise the weight."
+        )
+
+
+def _check_tokens(config: CaptionStewConfig) -> None:
+    """Raises ValueError if the decoder lacks a special token that captions, or their parallel decoding, need."""
+    config.decoder_config.check_tokens("pad", "bos", "eos", *(["mask"] if config.parallel_share > 0 else []))
 
 
 def _decoder_parts(config: CaptionStewConfig) -> tuple[nn.Module, PreTrainedModel]:

@@ -25,7 +25,7 @@ from .layers_masking import block_masked_positions, random_masked_positions
 from .layers_packing import PackedLayout, pack, unpack
 from .layers_pooling import AttentionPooling, embed_steps, unit_rows
 from .layers_prototypes import PrototypeHead
-from .layers_spec_augment import spec_augment
+from .layers_spec_augment import augment_features
 from .layers_teacher import freeze_teacher, update_teacher
 from .losses_caption import IGNORED, caption_loss, caption_task
 from .losses_contrastive import contrastive_loss, sigmoid_contrastive_loss
@@ -360,7 +360,9 @@ class SlapForPreTraining(SlapPreTrainedModel):
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         encoder = self.slap.audio_model
-        seen = self._augment(input_features, input_features_mask)
+        seen = input_features
+        if self.training:
+            seen = augment_features(input_features, input_features_mask, self.config)
         masked = None
         if self.has_teacher:
             layout = encoder.layout_of(input_features, input_features_mask)
@@ -391,24 +393,6 @@ class SlapForPreTraining(SlapPreTrainedModel):
         loss = sum(getattr(self.config, f"{name}_weight") * term for name, term in terms.items())
         return PreTrainingOutput(
             loss=loss, loss_terms=terms, metrics=metrics, audio_embeds=audio_embeds, text_embeds=text_embeds
-        )
-
-    def _augment(self, input_features: Tensor, input_features_mask: Tensor | None) -> Tensor:
-        if not self.training:
-            return input_features
-        if input_features_mask is None:
-            num_frames = input_features.new_full((len(input_features),), input_features.shape[1])
-        else:
-            num_frames = input_features_mask.sum(1)
-        config = self.config
-        return spec_augment(
-            input_features,
-            num_frames,
-            time_stripes=config.spec_augment_time_stripes,
-            time_width=config.spec_augment_time_width,
-            time_share=config.spec_augment_time_share,
-            mel_stripes=config.spec_augment_mel_stripes,
-            mel_width=config.spec_augment_mel_width,
         )
 
     def _draw_masked_positions(self, token_mask: Tensor) -> Tensor:
