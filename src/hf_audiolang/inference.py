@@ -366,6 +366,7 @@ __all__ = [
     "FileSearch",
     "SearchHit",
     "check_embedding_path",
+    "check_model_folder",
     "classify_files",
     "embed_files",
     "find_audio_files",

@@ -93,10 +93,6 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
         model_name=name,
         eval_results=evaluation_metadata(content.report),
     )
-    suffix = "_weight"
-    weights = {
-        name.removesuffix(suffix): value for name, value in config.to_dict().items() if name.endswith(suffix) and value
-    }
     shown = {key: settings[key] for key in SHOWN_SETTINGS if settings.get(key) is not None} | {"train_data": data_name}
     card = ModelCard.from_template(
         card_data,
@@ -122,7 +118,7 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
         shown_settings=list(shown.items()),
         num_steps=content.num_steps,
         audio_hours=f"{content.audio_seconds / 3600:.1f}",
-        losses=", ".join(f"{part} x {weight}" for part, weight in weights.items()),
+        losses=_losses(config),
         table=content.table,
         package_version=version("hf-audiolang"),
     )
@@ -151,6 +147,13 @@ def public_data_name(name: str) -> str:
     """What a data set is called in public: a Hub id as it is, a folder on this machine by its last part alone."""
     path = Path(name).expanduser()
     return path.resolve().name if path.exists() or path.is_absolute() or name.startswith(("~", ".")) else name
+
+
+def _losses(config: PreTrainedConfig) -> str:
+    """The loss terms with their weights, in words."""
+    suffix = "_weight"
+    weights = {name: value for name, value in config.to_dict().items() if name.endswith(suffix) and value}
+    return ", ".join(f"{name.removesuffix(suffix)} x {weight}" for name, weight in weights.items())
 
 
 def _pipeline_tag(*, is_captioner: bool, embeds_text: bool) -> str:

@@ -69,8 +69,14 @@ def test_the_outline_says_what_a_model_reads_and_draws_nothing(tmp_path, text_mo
         outline_model(settings("--model_config", slap)),
     ]
     assert found == [
-        ModelOutline(needs_captions=True, needs_tokenizer=False, text_embedding_size=16, text_embedding_model="m"),
-        ModelOutline(needs_captions=False, needs_tokenizer=False),
+        ModelOutline(
+            needs_captions=True,
+            needs_tokenizer=False,
+            embeds_text=False,
+            text_embedding_size=16,
+            text_embedding_model="m",
+        ),
+        ModelOutline(needs_captions=False, needs_tokenizer=False, embeds_text=False),
         ModelOutline(needs_captions=True, needs_tokenizer=True),
         ModelOutline(needs_captions=True, needs_tokenizer=True, text_embedding_size=16),
         ModelOutline(needs_captions=True, needs_tokenizer=True),

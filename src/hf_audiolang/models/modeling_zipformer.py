@@ -183,7 +183,7 @@ class ZipformerModel(StrictTowersMixin, PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["ZipformerLayer", "ConvNeXt"]
     # the rest of a system; what whitening saw, which matters to a training run alone
-    _keys_to_ignore_on_load_unexpected = [r"^(text_|audio_p|caption_decoder|lm_head)", r"\.is_white$"]
+    _keys_to_ignore_on_load_unexpected = [r"^(text_|audio_p|caption_decoder|encoder_projection)", r"\.is_white$"]
     _keys_to_ignore_on_load_missing = [r"\.is_white$"]
     _required_weights = r"(?!.*\.is_white$)"
 

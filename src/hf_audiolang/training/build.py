@@ -220,7 +220,8 @@ def fit_vocabulary(model_config: PreTrainedConfig, tokenizer: PreTrainedTokenize
         for name, value in ids.items():
             if hasattr(part, name):
                 setattr(part, name, value)
-    if hasattr(model_config, "special_token_ids"):
+    if hasattr(model_config, "special_token_ids"):  # of tokens that captions have
+        del ids["mask_token_id"]
         model_config.special_token_ids = sorted({value for value in ids.values() if value is not None})
 
 
