@@ -97,6 +97,12 @@ class CaptionStewConfig(PreTrainedConfig):
                 f"`parallel_share` must lie between 0 and 1, got {self.parallel_share}. CapPa decodes 0.75 of the "
                 "clips in parallel."
             )
+        decoder = self.decoder_config
+        if self.parallel_share > 0 and decoder.decoder_type == "native" and decoder.position_type == "rope":
+            raise ValueError(
+                f"`parallel_share` is {self.parallel_share} with `position_type` 'rope': among equal mask tokens "
+                "rotary positions tell no place from another. Use 'sinusoidal', or set the share to 0."
+            )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"`label_smoothing` must be at least 0 and below 1, got {self.label_smoothing}.")
         if not self.contrastive_temperature > 0:

@@ -11,7 +11,7 @@ from transformers.models.bart.modeling_bart import BartDecoder
 
 from .configuration_caption_decoder import CaptionDecoderConfig
 from .layers_packing import PackedLayout, unpack
-from .modeling_caption_decoder import CaptionDecoder, decoding_mask
+from .modeling_caption_decoder import CaptionDecoder, check_caption_length, decoding_mask
 
 # transformers 5.24 renamed the argument and the output field
 CACHE_NAME = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
@@ -91,6 +91,9 @@ class BartCaptionDecoder(PreTrainedModel):
         cache: Cache | None = None,
     ) -> Tensor:
         """Decoder states (B, L, D); arguments as those of `CaptionDecoder.forward`."""
+        check_caption_length(
+            decoder_input_ids.shape[1] + (0 if cache is None else int(cache.get_seq_length())), self.config
+        )
         if is_parallel is not None and decoder_attention_mask is None:
             decoder_attention_mask = decoder_input_ids != self.config.pad_token_id
         if encoder_hidden_states is None:  # the cache has heard it; the decoder wants to see that there is one

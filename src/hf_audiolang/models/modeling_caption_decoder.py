@@ -260,12 +260,7 @@ class CaptionDecoder(PreTrainedModel):
             end: tokens up to and with these ones.
         """
         config = self.config
-        if end > config.max_position_embeddings:
-            raise ValueError(
-                f"A caption of {end} tokens is longer than the decoder's {config.max_position_embeddings} positions "
-                "(`max_position_embeddings`). Cut it when it is tokenized (`truncation=True`), or ask for fewer "
-                "`max_new_tokens`."
-            )
+        check_caption_length(end, config)
         hidden_states, rotary = self.embed_tokens(decoder_input_ids), None
         if config.position_type == "rope":
             head_dim = config.hidden_size // config.num_attention_heads
@@ -277,6 +272,16 @@ class CaptionDecoder(PreTrainedModel):
             hidden_states = hidden_states + table.to(hidden_states.dtype)
         dropout = config.dropout if config.embedding_dropout is None else config.embedding_dropout
         return F.dropout(hidden_states, dropout, self.training), rotary
+
+
+def check_caption_length(num_tokens: int, config: CaptionDecoderConfig) -> None:
+    """Raises ValueError if a caption has more tokens than the decoder has positions."""
+    if num_tokens > config.max_position_embeddings:
+        raise ValueError(
+            f"A caption of {num_tokens} tokens is longer than the decoder's {config.max_position_embeddings} "
+            "positions (`max_position_embeddings`). Cut it when it is tokenized (`truncation=True`), or ask for fewer "
+            "`max_new_tokens`."
+        )
 
 
 def decoding_mask(
@@ -325,4 +330,4 @@ def _norm(config: CaptionDecoderConfig) -> nn.Module:
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.use_bias)
 
 
-__all__ = ["CaptionDecoder", "decoding_mask"]
+__all__ = ["CaptionDecoder", "check_caption_length", "decoding_mask"]
