@@ -6,7 +6,8 @@
                                                   |-> manifest.jsonl, a line as soon as a file has its caption
 
 A file longer than the feature extractor's limit is cut into equal pieces, whose captions are joined with "then"
-(`AudioOptions.long_audio`). Files that cannot be read are named in `failed` and do not stop the others.
+(`AudioOptions.long_audio`). Files that cannot be read, and those for which the model writes no words, are named in
+`failed` and do not stop the others; they are no lines of the manifest, so the next call tries them again.
 """
 
 import json
@@ -33,6 +34,7 @@ from hf_audiolang.inference import check_model_folder
 
 MANIFEST_SUFFIX = ".jsonl"
 FILE, CAPTION = "file_name", "caption"  # the columns that training data of one's own have
+LINE_START = json.dumps({FILE: ""})[:-2].encode()  # what every line that is written here begins with
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class FileCaptioning:
     """Captions of sound files.
 
     Attributes:
-        files: one entry per readable file, in the order given.
-        failed: one message per file that could not be read.
+        files: one entry per file with a caption, in the order given.
+        failed: one message per file that could not be read, or has no words in its caption.
         num_known: files whose caption was in the manifest already.
     """
 
@@ -110,14 +112,18 @@ def caption_files(
     reader = RecordReader(records, feature_extractor_of(processor).sampling_rate, options)
     generation = generation_settings(model, num_beams, max_new_tokens)
     found: dict[int, FileCaption] = {}
+    wordless: dict[int, str] = {}
     with _ManifestWriter(manifest) as write:
         for clip in iter_captions(model, processor, reader, generation):
-            file = FileCaption(clip.record.id, clip.record.duration, clip.caption, clip.pieces)
-            found[clip.index] = file
-            write({FILE: names.get(open_ones[clip.index]), CAPTION: file.caption})
-    if not found and not num_known:
+            if not clip.caption:  # no pair to train on
+                wordless[clip.index] = f"{clip.record.id}: the model wrote no words."
+                continue
+            found[clip.index] = FileCaption(clip.record.id, clip.record.duration, clip.caption, clip.pieces)
+            write({FILE: names.get(open_ones[clip.index]), CAPTION: clip.caption})
+    if not num_known:
         reader.check_any_read()
-    return FileCaptioning([found[index] for index in sorted(found)], tuple(reader.skipped), num_known)
+    failed = (*reader.skipped, *(wordless[index] for index in sorted(wordless)))
+    return FileCaptioning([found[index] for index in sorted(found)], failed, num_known)
 
 
 def load_captioner(
@@ -216,22 +222,33 @@ def _read_manifest(path: Path) -> set[str]:
     if not path.is_file():
         return set()
     content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    names = set()
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict) or not {FILE, CAPTION} <= row.keys():
-            raise ValueError(
-                f"`manifest` {str(path)!r} is there and is none: line {number} is no JSON with {FILE!r} and "
-                f"{CAPTION!r}. Give another name, or remove the file."
-            )
-        names.add(row[FILE])
-    if len(whole) < len(content):
+    whole, last = content[: content.rfind(b"\n") + 1], content[content.rfind(b"\n") + 1 :]
+    rows = [(number, _row(line)) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
+    was_cut_off = bool(last.strip()) and rows[-1][1] is None and last[: len(LINE_START)] == LINE_START[: len(last)]
+    if was_cut_off:
+        rows.pop()
+    not_ours = [number for number, row in rows if row is None]
+    if not_ours:
+        raise ValueError(
+            f"`manifest` {str(path)!r} is there and is none: line {not_ours[0]} is no JSON with {FILE!r} and "
+            f"{CAPTION!r}. Give another name, or remove the file."
+        )
+    if was_cut_off:
         os.truncate(path, len(whole))
-    return names
+    elif last:  # written by hand, without an end of the line
+        with path.open("ab") as file:
+            file.write(b"\n")
+    return {row[FILE] for _, row in rows}
+
+
+def _row(line: bytes) -> dict[str, str] | None:
+    """A line of a manifest, None if it is none."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    is_row = isinstance(row, dict) and isinstance(row.get(FILE), str) and isinstance(row.get(CAPTION), str)
+    return row if is_row else None
 
 
 __all__ = ["FileCaption", "FileCaptioning", "caption_files", "load_captioner", "loaded_captioner"]

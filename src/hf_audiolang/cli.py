@@ -255,7 +255,7 @@ def _add_model_arguments(command: argparse.ArgumentParser, *, long_audio: bool =
             "--long_audio",
             choices=["chunk_mean", "crop"],
             default="chunk_mean",
-            help="longer files: mean over equal pieces, or only the beginning (default: %(default)s)",
+            help="longer files: equal pieces together, or only the beginning (default: %(default)s)",
         )
 
 

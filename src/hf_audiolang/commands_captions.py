@@ -11,13 +11,13 @@ import json
 from transformers.utils import logging
 
 from hf_audiolang.captioning import FileCaption, caption_files, load_captioner
-from hf_audiolang.cli import SOMETHING_FAILED
 from hf_audiolang.commands_files import report_failed
 from hf_audiolang.evaluation.embed import AudioOptions
 
 
 def run_caption(options: argparse.Namespace) -> int:
     """`caption`: prints a caption of each file; with a manifest they are its lines, and printed only with --json."""
+    logging.set_verbosity_error()
     logging.disable_progress_bar()
     model, processor = load_captioner(options.model, options.device)
     found = caption_files(
@@ -33,12 +33,12 @@ def run_caption(options: argparse.Namespace) -> int:
         rows = [_as_json(file) for file in found.files]
         print(json.dumps({"files": rows, "failed": list(found.failed), "known": found.num_known}, indent=2))
     elif options.manifest is None:
-        print("\n".join(f"{file.file}\n  {file.caption}" for file in found.files))
+        for file in found.files:
+            print(f"{file.file}\n  {file.caption}")
     else:
         known = f", {found.num_known} were there already" if found.num_known else ""
         print(f"{options.manifest}: {len(found.files)} captions written{known}")
-    code = report_failed(found.failed)
-    return SOMETHING_FAILED if found.failed else code
+    return report_failed(found.failed)
 
 
 def _as_json(file: FileCaption) -> dict[str, object]:

@@ -2,12 +2,16 @@
 # Licensed under the Apache License, Version 2.0.
 """Captioning with a captioner whose captions are known: order, long and bad clips, scores, the references' ceiling."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from caption_fakes import CAPTIONS, CaptionProcessor, TableCaptioner
 from evaluation_fakes import SAMPLING_RATE, TableProcessor, record, waveform
+from tiny import tiny_captionstew_config, tiny_processor, tiny_slap_config
 
+from hf_audiolang import CaptionStewForConditionalGeneration, SlapForConditionalGeneration
 from hf_audiolang.data.audio_io import AudioError
 from hf_audiolang.data.records import Record, RecordSubset, TooManyBadExamples
 from hf_audiolang.evaluation import captioning
@@ -60,10 +64,13 @@ def test_the_settings_reach_generate():
         "max_new_tokens": 7,
         "do_sample": False,
     }
+    for limit, longest in ((5, 5), (100, 64), (None, 64)):  # of the model's own generation config
+        model.generation_config = SimpleNamespace(max_new_tokens=limit)
+        assert generation_settings(model)["max_new_tokens"] == longest
     with pytest.raises(ValueError, match="`num_beams` must be at least 1, got 0"):
-        generation_settings(num_beams=0)
+        generation_settings(model, num_beams=0)
     with pytest.raises(ValueError, match="`max_new_tokens` must be at least 1, got -2"):
-        generation_settings(max_new_tokens=-2)
+        generation_settings(model, max_new_tokens=-2)
 
 
 def test_a_long_clip_has_the_captions_of_its_pieces_or_of_its_beginning():
@@ -101,13 +108,36 @@ def test_clips_come_as_soon_as_their_batch_is_done():
             read.append(index)
             return record(index % len(CAPTIONS))
 
-    reader = RecordReader(Watched(), SAMPLING_RATE, AudioOptions(batch_seconds=2))
-    clips = iter_captions(TableCaptioner(), CaptionProcessor(), reader, generation_settings())
+    reader, model = RecordReader(Watched(), SAMPLING_RATE, AudioOptions(batch_seconds=2)), TableCaptioner()
+    clips = iter_captions(model, CaptionProcessor(), reader, generation_settings(model))
     first = next(clips)
     assert first.caption == CAPTIONS[first.index % len(CAPTIONS)]
     assert len(read) < 20
     assert torch.is_grad_enabled()  # nothing stays switched off between two clips
     assert sorted([first.index, *(clip.index for clip in clips)]) == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("model_class", "config"),
+    [
+        (SlapForConditionalGeneration, tiny_slap_config()),
+        (CaptionStewForConditionalGeneration, tiny_captionstew_config(text_config=None)),
+    ],
+)
+def test_a_clip_has_the_same_caption_whatever_its_batch_mates(model_class, config):
+    torch.manual_seed(0)
+    model, generator = model_class(config).eval(), np.random.default_rng(0)
+    records = [
+        Record(id=str(size), audio=generator.standard_normal(size).astype(np.float32) / 10, sampling_rate=16000)
+        for size in (16000, 3001, 41000)
+    ]
+    given = {"max_new_tokens": 9, "num_beams": 3}
+    together = generate_captions(model, tiny_processor(), records, **given).captions
+    alone = [generate_captions(model, tiny_processor(), [one], **given).captions[0] for one in records]
+    assert together == alone
+    assert all(0 < len(caption.split()) <= 9 for caption in together)
+    greedy = generate_captions(model, tiny_processor(), records, max_new_tokens=9, num_beams=1).captions
+    assert greedy != together  # control: the beams are searched
 
 
 def test_bad_clips_are_left_out_and_named_or_raise(tmp_path):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_mga_clap_config
+from tiny import tiny_captionstew_config, tiny_mga_clap_config
 from transformers import AutoModel, ModernBertConfig
 
 from hf_audiolang import LogMelFeatureExtractor, SlapConfig
@@ -96,6 +96,14 @@ def test_keys_of_mga_clap_reach_the_system_and_its_audio_tower():
         override_objective(config, settings("--aggregation", "sum").model)
     with pytest.raises(ValueError, match="`locality_blocks` is 1, but a SlapAudioConfig has no such field"):
         override_objective(small_config(), settings("--locality_blocks", "1").model)
+
+
+def test_keys_of_captionstew_reach_its_objective():
+    config = tiny_captionstew_config()
+    override_objective(config, settings("--parallel_share", "0.75", "--label_smoothing", "0").model)
+    assert (config.parallel_share, config.label_smoothing) == (0.75, 0.0)
+    with pytest.raises(ValueError, match=r"`parallel_share` is 0\.5, but a MgaClapConfig has no such field"):
+        override_objective(tiny_mga_clap_config(), settings("--parallel_share", "0.5").model)
 
 
 def test_the_built_model_follows_the_run(config_folder, tokenizer):

@@ -20,6 +20,7 @@ from toy_run import ToyModel, run_slap, run_toy, toy_config, toy_loader
 from hf_audiolang.data import AudioError, BadExampleError, TooManyBadExamples
 from hf_audiolang.training import checkpoint as checkpoint_module
 from hf_audiolang.training.checkpoint import find_last_checkpoint, read_progress
+from hf_audiolang.training.eden import eden_factor
 from hf_audiolang.training.log import LOG_FILE, read_log
 
 SCRIPT = Path(__file__).with_name("toy_run.py")
@@ -109,6 +110,29 @@ def test_resuming_after_a_failure_equals_the_uninterrupted_run_to_the_bit(uninte
     assert resumed.seen_progress[0][0] == stop_after  # not the last multiple of `save_steps`: no step is lost
     assert read_log(tmp_path / LOG_FILE) == log
     assert result.progress.bad_examples == ["`bad_4.wav` is empty"]
+
+
+@pytest.mark.parametrize("stop_after", [3, 12])
+def test_scaled_adam_and_eden_are_resumed_to_the_bit(tmp_path, stop_after):
+    """Before and after the first clipping threshold, which is set in step 11."""
+    keys = ("--optimizer", "scaled_adam", "--max_grad_norm", "0", "--weight_decay", "0", "--clipping_scale", "0.4")
+    keys += ("--lr_schedule", "eden", "--lr_batches", "6", "--lr_epochs", "1", "--lr_steps_per_epoch", "5")
+    keys += ("--max_steps", "15")
+    model, _ = run_toy(toy_config(tmp_path / "whole", *keys))
+    batches = (batch for _, batch in zip(range(stop_after), toy_loader(0, 6), strict=False))
+    with pytest.raises(StopIteration):
+        run_toy(toy_config(tmp_path / "parts", *keys, "--save_steps", str(stop_after)), batches=batches)
+    path = find_last_checkpoint(tmp_path / "parts" / "checkpoints") / "optimizer.bin"
+    kept = torch.load(path, weights_only=True)["state"][0]
+    assert (kept["group_step"], "model_norm_threshold" in kept) == (stop_after, stop_after == 12)
+    resumed, _ = run_toy(toy_config(tmp_path / "parts", *keys, "--resume"))
+    assert_equal_models(model, resumed)
+    log = read_log(tmp_path / "whole" / LOG_FILE)
+    assert read_log(tmp_path / "parts" / LOG_FILE) == log
+    expected = [0.05 * eden_factor(k + 1, k // 5, lr_batches=6, lr_epochs=1, warmup_steps=2) for k in range(15)]
+    assert [line["learning_rate"] for line in log] == pytest.approx(expected)
+    free, _ = run_toy(toy_config(tmp_path / "free", *keys, "--clipping_scale", "1e9"))
+    assert not torch.equal(free.text.weight, model.text.weight)  # control: the run was clipped
 
 
 def test_another_random_state_would_have_been_noticed(uninterrupted, tmp_path):

@@ -3,7 +3,9 @@ import json
 import pytest
 import torch
 
+from hf_audiolang.training.config import TrainArguments
 from hf_audiolang.training.schedule import (
+    build_cosine,
     build_lr_schedule,
     ema_decay,
     restore_schedule,
@@ -14,7 +16,7 @@ from hf_audiolang.training.schedule import (
 
 def rates(num_steps: int, **options) -> list[float]:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
-    schedule = build_lr_schedule(optimizer, num_steps=num_steps, **options)
+    schedule = build_cosine(optimizer, num_steps=num_steps, **options)
     seen = []
     for _ in range(num_steps):
         seen.append(schedule.get_last_lr()[0])
@@ -36,6 +38,18 @@ def test_the_cosine_is_half_way_in_the_middle_and_ends_at_its_ratio():
 
 def test_ratio_one_keeps_the_peak():
     assert rates(6, warmup_steps=2, end_ratio=1.0)[1:] == pytest.approx([2.0] * 5)
+
+
+def test_the_runs_keys_choose_the_cosine_and_its_numbers():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+    schedule = build_lr_schedule(optimizer, TrainArguments(warmup_steps=0.25, lr_end_ratio=0.1), num_steps=14)
+    seen = []
+    for _ in range(14):
+        seen.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert seen == rates(14, warmup_steps=4, end_ratio=0.1)
+    assert seen != rates(14, warmup_steps=3, end_ratio=0.1)  # control
 
 
 def test_ema_decay_starts_crosses_the_middle_and_ends_as_stated():
@@ -63,7 +77,7 @@ def test_a_warm_up_below_one_is_a_share_of_the_steps():
 
 def test_a_schedule_goes_on_from_json_to_the_bit():
     optimizers = [torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1) for _ in range(2)]
-    first, second = (build_lr_schedule(o, warmup_steps=3, num_steps=11, end_ratio=0.07) for o in optimizers)
+    first, second = (build_cosine(o, warmup_steps=3, num_steps=11, end_ratio=0.07) for o in optimizers)
     for _ in range(6):
         optimizers[0].step()
         first.step()

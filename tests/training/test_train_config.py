@@ -74,6 +74,16 @@ def test_keys_of_all_groups_are_distinct():
         ),
         (["--warmup_steps", "-0.1"], r"`warmup_steps` must be at least 0, got -0.1"),
         (["--ema_schedule", "step"], r"--ema_schedule.*step"),
+        (["--lr_schedule", "line"], r"--lr_schedule.*line"),
+        (["--optimizer", "adam"], r"--optimizer.*adam"),
+        (["--lr_batches", "0"], r"`lr_batches` must be above 0, got 0"),
+        (["--lr_epochs", "-1"], r"`lr_epochs` must be above 0, got -1"),
+        (["--text_learning_rate_scale", "0"], r"`text_learning_rate_scale` must be above 0, got 0"),
+        (["--clipping_scale", "0"], r"`clipping_scale` must be above 0, got 0"),
+        (["--lr_steps_per_epoch", "0"], r"`lr_steps_per_epoch` must be at least 1, got 0"),
+        (["--lr_steps_per_epoch", "9"], r"`lr_steps_per_epoch` is 9, but `lr_schedule` 'cosine'.*Remove the key"),
+        (["--parallel_share", "1.5"], r"`parallel_share` must be from 0 to 1, got 1.5"),
+        (["--label_smoothing", "1"], r"`label_smoothing` must be from 0 to 0.99, got 1"),
         (["--best_metric", "R@1"], r"Unknown `best_metric` 'R@1'. Choose one of .*'text_to_audio/R@1'"),
         (["--train_size", "0"], r"`train_size` must be at least 1, got 0"),
     ],
@@ -81,6 +91,18 @@ def test_keys_of_all_groups_are_distinct():
 def test_wrong_arguments_are_refused_with_what_to_do(arguments, message):
     with pytest.raises(ValueError, match=message):
         load_run_config([*MINIMAL, *arguments])
+
+
+def test_scaled_adam_wants_no_other_clipping_and_no_decay():
+    keys = [*MINIMAL, "--optimizer", "scaled_adam"]
+    with pytest.raises(
+        ValueError, match=r"'scaled_adam', which clips.*Set `max_grad_norm: 0` and `weight_decay: 0`\."
+    ):
+        load_run_config(keys)
+    with pytest.raises(ValueError, match=r"got \{'max_grad_norm': 1.0\}\. Set `max_grad_norm: 0`\."):
+        load_run_config([*keys, "--weight_decay", "0"])
+    settings = load_run_config([*keys, "--weight_decay", "0", "--max_grad_norm", "0", "--lr_schedule", "eden"]).train
+    assert (settings.clipping_scale, settings.lr_batches, settings.lr_epochs) == (2.0, 7500, 3.5)
 
 
 @pytest.mark.parametrize(

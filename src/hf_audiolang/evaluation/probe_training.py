@@ -299,7 +299,7 @@ def _optimizer(weights: Weights, learning_rates: Sequence[float]) -> torch.optim
         for view, values in zip(views, weights.values(), strict=True):
             view.grad = values.grad[place]
         groups.append({"params": views, "lr": learning_rate})
-    return torch.optim.AdamW(groups, weight_decay=0.0)
+    return torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
 
 
 def _dropout_factors(

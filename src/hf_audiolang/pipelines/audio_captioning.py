@@ -10,6 +10,7 @@ from hf_audiolang.evaluation.captioning import (
     NUM_BEAMS,
     CaptionedClip,
     check_captioner,
+    generation_settings,
     iter_captions,
 )
 from hf_audiolang.evaluation.embed import AudioOptions, RecordReader
@@ -18,6 +19,7 @@ from .recording_pipeline import LOADING_NAMES, RecordingPipeline
 
 READING_NAMES = ("max_seconds", "long_audio")
 GENERATION_NAMES = frozenset(field for field in vars(GenerationConfig()) if not field.startswith("_"))
+LENGTHS = ("max_new_tokens", "max_length", "generation_config")  # any of them says how long a caption may be
 ONE_CAPTION = ("num_return_sequences", "return_dict_in_generate")  # would give something else than a text
 
 
@@ -32,7 +34,7 @@ class AudioCaptioningPipeline(RecordingPipeline):
     ```
 
     Works with any captioner that `AutoModelForSpeechSeq2Seq` loads. Parameters of a call, or of the pipeline itself as
-    defaults: whatever `generate` takes (`num_beams`, by default 4, `max_new_tokens`, `do_sample`, `temperature`,
+    defaults: whatever `generate` takes (`num_beams`, by default 4, `max_new_tokens`, by default 64 or the model's if less, `do_sample`, `temperature`,
     `generation_config`, ...); `return_timestamps`; `max_seconds` and `long_audio` of `AudioOptions`. A recording longer
     than that, or than the feature extractor's own limit, is cut into equal pieces: their captions are joined by "then",
     and `return_timestamps=True` also gives each with its times.
@@ -104,6 +106,8 @@ class AudioCaptioningPipeline(RecordingPipeline):
         is_batch = isinstance(records, list)
         options = AudioOptions(on_bad_example="error", **(reading or {}))
         reader = RecordReader(records if is_batch else [records], self.feature_extractor.sampling_rate, options)
+        if not {*self._generate_kwargs, *generation} & {*LENGTHS}:  # as in other calls, not the longest that it can
+            generation["max_new_tokens"] = generation_settings(self.model)["max_new_tokens"]
         clips = iter_captions(self.model, self._parts, reader, self._prepare_generate_kwargs(generation))
         in_order = sorted(clips, key=lambda clip: clip.index)
         return {"clip": in_order if is_batch else in_order[0]}

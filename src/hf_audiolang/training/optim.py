@@ -29,8 +29,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
-def split_text_tower(groups: list[dict], model: nn.Module, text_learning_rate: float) -> list[dict]:
-    """The groups without the parameters of the text tower, then the same with these alone, at their own rate.
+def split_text_tower(groups: list[dict], model: nn.Module, learning_rate: float, *, scale: float) -> list[dict]:
+    """The groups without the parameters of the text tower, then the same with these alone, at `scale` times the rate.
 
     Raises:
         ValueError: if the model has no text tower.
@@ -38,13 +38,13 @@ def split_text_tower(groups: list[dict], model: nn.Module, text_learning_rate: f
     tower = getattr(getattr(model, "base_model", model), "text_model", None)
     if tower is None:
         raise ValueError(
-            f"`text_learning_rate_scale` is not 1, but a {type(model).__name__} has no text tower here. Remove the "
+            f"`text_learning_rate_scale` is {scale}, but this {type(model).__name__} has no text tower. Remove the "
             "key from the run."
         )
     text = {id(parameter) for parameter in tower.parameters()}
     others = [{**group, "params": [value for value in group["params"] if id(value) not in text]} for group in groups]
     own = [{**group, "params": [value for value in group["params"] if id(value) in text]} for group in groups]
-    return [*others, *({**group, "lr": text_learning_rate} for group in own)]
+    return [*others, *({**group, "lr": learning_rate * scale} for group in own)]
 
 
 def build_optimizer(model: nn.Module, settings: TrainArguments) -> Optimizer:
@@ -61,7 +61,7 @@ def build_optimizer(model: nn.Module, settings: TrainArguments) -> Optimizer:
     if settings.optimizer == "scaled_adam":
         groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
     if settings.text_learning_rate_scale != 1:
-        groups = split_text_tower(groups, model, rate * settings.text_learning_rate_scale)
+        groups = split_text_tower(groups, model, rate, scale=settings.text_learning_rate_scale)
     betas = tuple(settings.adam_betas)
     if settings.optimizer == "scaled_adam":
         return ScaledAdam(groups, lr=rate, betas=betas, clipping_scale=settings.clipping_scale)

@@ -28,8 +28,8 @@ class ScaledAdam(Optimizer):
     """Adam with steps relative to each tensor's root mean square, with learned sizes and with its own clipping.
 
     Gradients are clipped per parameter group: the norm over all tensors, each weighed by its size, may be
-    `clipping_scale` times the median of the last 100. The factor on the loss does not matter. There is no weight
-    decay: the root mean square of a tensor cannot pass 3. A parameter without gradient is left alone and its count of
+    `clipping_scale` times the median of the last 100. A factor on the loss does not matter. There is no weight
+    decay: a root mean square above 3 is pulled back to it. A parameter without gradient is left alone and its count of
     steps stands still, as in torch's optimizers (icefall takes a gradient of zero, so its momentum runs out).
 
     State has the parameter's dtype, so parameters are to be float32; the group's clipping state is kept with its first
