@@ -223,11 +223,11 @@ def _read_manifest(path: Path) -> set[str]:
         return set()
     content = path.read_bytes()
     whole, last = content[: content.rfind(b"\n") + 1], content[content.rfind(b"\n") + 1 :]
-    rows = [(number, _row(line)) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
+    rows = [(number, _parsed(line)) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
     was_cut_off = bool(last.strip()) and rows[-1][1] is None and last[: len(LINE_START)] == LINE_START[: len(last)]
     if was_cut_off:
         rows.pop()
-    not_ours = [number for number, row in rows if row is None]
+    not_ours = [number for number, row in rows if not _is_row(row)]
     if not_ours:
         raise ValueError(
             f"`manifest` {str(path)!r} is there and is none: line {not_ours[0]} is no JSON with {FILE!r} and "
@@ -241,14 +241,16 @@ def _read_manifest(path: Path) -> set[str]:
     return {row[FILE] for _, row in rows}
 
 
-def _row(line: bytes) -> dict[str, str] | None:
-    """A line of a manifest, None if it is none."""
+def _parsed(line: bytes) -> object:
+    """The value of a line of JSON, None if it is not JSON."""
     try:
-        row = json.loads(line)
+        return json.loads(line)
     except ValueError:
         return None
-    is_row = isinstance(row, dict) and isinstance(row.get(FILE), str) and isinstance(row.get(CAPTION), str)
-    return row if is_row else None
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(column), str) for column in (FILE, CAPTION))
 
 
 __all__ = ["FileCaption", "FileCaptioning", "caption_files", "load_captioner", "loaded_captioner"]

@@ -33,11 +33,12 @@ class AudioCaptioningPipeline(RecordingPipeline):
     captioner(["street.wav", "garden.wav"], batch_size=2, num_beams=1, max_new_tokens=20)
     ```
 
-    Works with any captioner that `AutoModelForSpeechSeq2Seq` loads. Parameters of a call, or of the pipeline itself as
-    defaults: whatever `generate` takes (`num_beams`, by default 4, `max_new_tokens`, by default 64 or the model's if less, `do_sample`, `temperature`,
-    `generation_config`, ...); `return_timestamps`; `max_seconds` and `long_audio` of `AudioOptions`. A recording longer
-    than that, or than the feature extractor's own limit, is cut into equal pieces: their captions are joined by "then",
-    and `return_timestamps=True` also gives each with its times.
+    Works with any captioner that `AutoModelForSpeechSeq2Seq` loads. Parameters of a call, or of the pipeline
+    itself as defaults: whatever `generate` takes (`num_beams`, by default 4; `max_new_tokens`, by default 64, or
+    what the model's generation config allows if less; `do_sample`, `temperature`, `generation_config`, ...);
+    `return_timestamps`; `max_seconds` and `long_audio` of `AudioOptions`. A recording longer than that, or than
+    the feature extractor's own limit, is cut into equal pieces: their captions are joined by "then", and
+    `return_timestamps=True` also gives each with its times.
     """
 
     _pipeline_calls_generate = True
@@ -77,13 +78,10 @@ class AudioCaptioningPipeline(RecordingPipeline):
                 f"Unknown parameter `{unknown[0]}` of {self.task!r}. Choose from {list(known)} and those of "
                 "`GenerationConfig`, such as `num_beams` and `max_new_tokens`."
             )
-        not_one = [
-            name
-            for name in ONE_CAPTION
-            if parameters.get(name, self._generate_kwargs.get(name)) not in (None, False, 1)
-        ]
+        asked = {**getattr(self, "_generate_kwargs", {}), **parameters}  # missing: a model that `check_parts` refuses
+        not_one = [name for name in ONE_CAPTION if asked.get(name) not in (None, False, 1)]
         if not_one:
-            value = parameters.get(not_one[0], self._generate_kwargs.get(not_one[0]))
+            value = asked[not_one[0]]
             raise ValueError(
                 f"`{not_one[0]}` is {value}, but a recording gets one text. Leave it out, or call `model.generate`."
             )
