@@ -152,6 +152,19 @@ def test_the_card_says_what_was_measured_and_nothing_else(tmp_path, tiny_config)
     assert "{%" not in card.text
 
 
+def test_the_schedules_epochs_are_those_of_the_data(tmp_path, tiny_config, monkeypatch):
+    class ReachedError(Exception):
+        pass
+
+    def stop(model, make_loader, config, accelerator, *, num_steps, batches_per_epoch, evaluate_model):
+        assert (num_steps, batches_per_epoch) == (4, 2)
+        raise ReachedError
+
+    monkeypatch.setattr("hf_audiolang.training.run.train", stop)
+    with pytest.raises(ReachedError):
+        run(tmp_path, tiny_config, "--lr_schedule", "eden", "--train_size", "11", "--batch_size", "4")
+
+
 def test_resuming_a_finished_run_only_evaluates_and_exports_again(tmp_path, tiny_config, monkeypatch):
     monkeypatch.setattr("hf_audiolang.training.run.write_figures", lambda *a: [])
     first = run(tmp_path, tiny_config)
