@@ -1,13 +1,13 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""Captioning loss against torch's cross-entropy on the whole padded batch."""
+"""Captioning loss against torch's cross-entropy on the whole padded batch, and what is asked of a batch."""
 
 import math
 
 import pytest
 import torch
 
-from hf_audiolang.models.losses_caption import caption_loss
+from hf_audiolang.models.losses_caption import caption_loss, caption_task, mixed_caption_task
 
 
 def make_inputs():
@@ -56,3 +56,57 @@ def test_batch_without_targets_costs_nothing():
     loss = caption_loss(states.requires_grad_(), embedding, torch.full_like(targets, -100))
     assert loss.item() == pytest.approx(0.0)
     loss.backward()
+
+
+def test_label_smoothing_is_torchs():
+    states, embedding, targets = make_inputs()
+    logits = (states @ embedding.T).transpose(1, 2)
+    for smoothing in (0.0, 0.1, 0.6):
+        expected = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+        torch.testing.assert_close(caption_loss(states, embedding, targets, smoothing), expected)
+
+
+BOS, EOS, PAD, MASK = 1, 2, 0, 3
+CAPTIONS = torch.tensor(
+    [
+        [BOS, 7, 8, 9, EOS],
+        [BOS, 6, EOS, -100, -100],
+        [BOS, EOS, -100, -100, -100],
+        [BOS, 5, 4, EOS, -100],
+        [BOS, 9, 9, 9, EOS],
+    ]
+)
+
+
+def test_teacher_forcing_shifts_once():
+    task = caption_task(CAPTIONS, PAD)
+    for row, caption in enumerate(CAPTIONS.tolist()):
+        words = [token for token in caption if token not in (BOS, EOS, -100)]
+        asked = task.decoder_attention_mask[row]
+        assert task.decoder_input_ids[row, asked].tolist() == [BOS, *words]
+        assert task.targets[row, asked].tolist() == [*words, EOS]
+        assert (task.targets[row, ~asked] == -100).all()
+    assert task.is_parallel is None
+
+
+@pytest.mark.parametrize(("share", "number"), [(0.0, 0), (0.1, 0), (0.3, 2), (0.5, 2), (0.75, 4), (1.0, 5)])
+def test_the_rounded_share_of_rows_is_parallel(share, number):
+    plain, seen = caption_task(CAPTIONS, PAD), set()
+    for seed in range(6):
+        torch.manual_seed(seed)
+        task = mixed_caption_task(CAPTIONS, PAD, MASK, share, EOS)
+        chosen = torch.zeros(5, dtype=torch.bool) if task.is_parallel is None else task.is_parallel
+        assert chosen.sum() == number
+        seen.add(tuple(chosen.tolist()))
+        for row, caption in enumerate(CAPTIONS.tolist()):
+            words = [token for token in caption if token not in (BOS, EOS, -100)]
+            asked = task.decoder_attention_mask[row]
+            if chosen[row]:
+                assert task.decoder_input_ids[row, asked].tolist() == [MASK] * len(words)
+                assert task.targets[row, asked].tolist() == words  # the end is not asked for
+                assert (task.decoder_input_ids[row, ~asked] == PAD).all()
+                assert (task.targets[row, ~asked] == -100).all()
+            else:
+                for name in ("decoder_input_ids", "decoder_attention_mask", "targets"):
+                    assert torch.equal(getattr(task, name)[row], getattr(plain, name)[row])
+    assert (len(seen) > 1) == (0 < number < 5)  # which rows is drawn

@@ -11,7 +11,13 @@ from transformers.models.bart.modeling_bart import BartDecoder
 
 from .configuration_caption_decoder import CaptionDecoderConfig
 from .layers_packing import PackedLayout, unpack
-from .modeling_caption_decoder import CaptionDecoder, check_caption_length, decoding_mask
+from .modeling_caption_decoder import (
+    CaptionDecoder,
+    check_caption_length,
+    check_no_parallel_rows,
+    decoding_mask,
+    token_positions,
+)
 
 # transformers 5.24 renamed the argument and the output field
 CACHE_NAME = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
@@ -60,6 +66,10 @@ class BartCaptionDecoder(PreTrainedModel):
         """The token embedding."""
         return self.decoder.embed_tokens
 
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the token embedding."""
+        self.decoder.embed_tokens = value
+
     @property
     def output_embedding(self) -> Tensor:
         """(V, D) what states are multiplied with to score tokens."""
@@ -91,20 +101,25 @@ class BartCaptionDecoder(PreTrainedModel):
         cache: Cache | None = None,
     ) -> Tensor:
         """Decoder states (B, L, D); arguments as those of `CaptionDecoder.forward`."""
-        check_caption_length(
-            decoder_input_ids.shape[1] + (0 if cache is None else int(cache.get_seq_length())), self.config
-        )
+        past = 0 if cache is None else int(cache.get_seq_length())
+        check_caption_length(past + decoder_input_ids.shape[1], self.config)
+        if cache is not None:
+            check_no_parallel_rows(is_parallel)
         if is_parallel is not None and decoder_attention_mask is None:
             decoder_attention_mask = decoder_input_ids != self.config.pad_token_id
         if encoder_hidden_states is None:  # the cache has heard it; the decoder wants to see that there is one
             shape = (len(decoder_input_ids), cache.cross_attention_cache.get_seq_length(), self.config.hidden_size)
             encoder_hidden_states = torch.empty(shape, device=decoder_input_ids.device, dtype=self.dtype)
-        elif self.encoder_projection is not None:
-            encoder_hidden_states = self.encoder_projection(encoder_hidden_states)
+        else:
+            if encoder_attention_mask is not None:  # no weight of 0 hides what is not finite
+                is_padding = encoder_attention_mask.unsqueeze(-1) == 0
+                encoder_hidden_states = encoder_hidden_states.masked_fill(is_padding, 0.0)
+            if self.encoder_projection is not None:
+                encoder_hidden_states = self.encoder_projection(encoder_hidden_states)
         if encoder_attention_mask is not None:
             encoder_attention_mask = encoder_attention_mask.long()
         output = self.decoder(
-            input_ids=decoder_input_ids,
+            inputs_embeds=self._embedded(decoder_input_ids, decoder_attention_mask, past),
             attention_mask=self._mask(decoder_input_ids, decoder_attention_mask, is_parallel),
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
@@ -124,6 +139,17 @@ class BartCaptionDecoder(PreTrainedModel):
         """The same as `forward` from packed audio tokens (N, D_audio), without a cache."""
         tokens, token_mask = unpack(audio_tokens, audio_layout), audio_layout.token_mask
         return self(decoder_input_ids, tokens, token_mask, decoder_attention_mask, is_parallel)
+
+    def _embedded(self, decoder_input_ids: Tensor, attention_mask: Tensor | None, past: int) -> Tensor:
+        """Embedded tokens (B, L, D), with what BART's decoder lacks: it gives padding on the left a position, too."""
+        embedded, num_tokens = self.decoder.embed_tokens(decoder_input_ids), decoder_input_ids.shape[1]
+        positions = token_positions(attention_mask, num_tokens, past)
+        if attention_mask is None:
+            return embedded
+        table = self.decoder.embed_positions
+        counted = torch.arange(past, past + num_tokens, device=positions.device)
+        # 0 without padding on the left, so that nothing is rounded there
+        return embedded + (table.weight[positions + table.offset] - table.weight[counted + table.offset])
 
     def _mask(
         self, decoder_input_ids: Tensor, attention_mask: Tensor | None, is_parallel: Tensor | None

@@ -183,7 +183,7 @@ class CaptionDecoder(PreTrainedModel):
             (B, L, D); states at padding mean nothing.
 
         Raises:
-            ValueError: if there are more tokens than `config.max_position_embeddings`.
+            ValueError: if there are more tokens than `config.max_position_embeddings`, or parallel rows with a cache.
         """
         if cache is None:
             if encoder_attention_mask is None:
@@ -193,6 +193,7 @@ class CaptionDecoder(PreTrainedModel):
             layout = PackedLayout.from_mask(encoder_attention_mask)
             audio_tokens = pack(encoder_hidden_states, layout)
             return self.decode(decoder_input_ids, audio_tokens, layout, decoder_attention_mask, is_parallel)
+        check_no_parallel_rows(is_parallel)
         return self._decode_on(
             decoder_input_ids, encoder_hidden_states, encoder_attention_mask, decoder_attention_mask, cache
         )
@@ -209,7 +210,7 @@ class CaptionDecoder(PreTrainedModel):
         num_tokens = decoder_input_ids.shape[1]
         if is_parallel is not None and decoder_attention_mask is None:
             decoder_attention_mask = decoder_input_ids != self.config.pad_token_id
-        positions = _positions(decoder_attention_mask, num_tokens, 0)
+        positions = token_positions(decoder_attention_mask, num_tokens, 0)
         hidden_states, rotary = self._embedded(decoder_input_ids, positions, num_tokens)
         keep = decoding_mask(num_tokens, decoder_attention_mask, is_parallel, device=hidden_states.device)
         for layer in self.layers:
@@ -228,22 +229,16 @@ class CaptionDecoder(PreTrainedModel):
         past, num_tokens = int(cache.get_seq_length()), decoder_input_ids.shape[1]
         device = decoder_input_ids.device
         num_keys, _ = cache.self_attention_cache.get_mask_sizes(num_tokens, 0)  # a static cache has more than tokens
-        is_ready = decoder_attention_mask is not None and decoder_attention_mask.ndim == 4  # generate's own mask
-        padding = None if is_ready else decoder_attention_mask
-        hidden_states, rotary = self._embedded(
-            decoder_input_ids, _positions(padding, num_tokens, past), past + num_tokens
-        )
-        if is_ready:
-            keep = (
-                decoder_attention_mask if decoder_attention_mask.dtype == torch.bool else decoder_attention_mask == 0
-            )
-        else:
-            keep = decoding_mask(num_tokens, padding, None, device=device, past=past, num_keys=num_keys)
+        positions = token_positions(decoder_attention_mask, num_tokens, past)
+        hidden_states, rotary = self._embedded(decoder_input_ids, positions, past + num_tokens)
+        keep = decoding_mask(num_tokens, decoder_attention_mask, None, device=device, past=past, num_keys=num_keys)
         if encoder_attention_mask is None:
             stored = cache.cross_attention_cache
             length = stored.get_seq_length() if encoder_hidden_states is None else encoder_hidden_states.shape[1]
             encoder_attention_mask = torch.ones(len(decoder_input_ids), length, dtype=torch.bool, device=device)
         encoder_attention_mask = encoder_attention_mask.to(torch.bool)
+        if encoder_hidden_states is not None:  # no weight of 0 hides what is not finite
+            encoder_hidden_states = encoder_hidden_states.masked_fill(~encoder_attention_mask.unsqueeze(-1), 0.0)
         for number, layer in enumerate(self.layers):
             part = LayerCache(cache, number)
             hidden_states = layer(hidden_states, rotary, keep, encoder_hidden_states, encoder_attention_mask, part)
@@ -284,6 +279,15 @@ def check_caption_length(num_tokens: int, config: CaptionDecoderConfig) -> None:
         )
 
 
+def check_no_parallel_rows(is_parallel: Tensor | None) -> None:
+    """Raises ValueError if rows are to be decoded in parallel on a cache."""
+    if is_parallel is not None:
+        raise ValueError(
+            f"`is_parallel` marks {int(is_parallel.sum())} rows together with a `cache`, but parallel rows are "
+            "decoded in one pass. Leave one of the two out."
+        )
+
+
 def decoding_mask(
     num_tokens: int,
     attention_mask: Tensor | None,
@@ -317,9 +321,18 @@ def decoding_mask(
     return ((keep & is_real.unsqueeze(1)) | (at == own)).unsqueeze(1)
 
 
-def _positions(attention_mask: Tensor | None, num_tokens: int, past: int) -> Tensor | None:
-    """(B, L) places of the last L tokens among the real ones of their row; None for 0..L-1."""
+def token_positions(attention_mask: Tensor | None, num_tokens: int, past: int) -> Tensor | None:
+    """(B, L) places of the last L tokens among the real ones of their row; None for 0..L-1.
+
+    Raises:
+        ValueError: if the mask is not as wide as the tokens before and these ones.
+    """
     if attention_mask is not None:
+        if attention_mask.ndim != 2 or attention_mask.shape[1] != past + num_tokens:
+            raise ValueError(
+                f"`decoder_attention_mask` must be (batch, {past + num_tokens}), got {tuple(attention_mask.shape)}: "
+                f"give it for the {past} tokens of the cache and the {num_tokens} new ones."
+            )
         return (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, -num_tokens:]
     return None if past == 0 else torch.arange(past, past + num_tokens)
 
@@ -330,4 +343,4 @@ def _norm(config: CaptionDecoderConfig) -> nn.Module:
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.use_bias)
 
 
-__all__ = ["CaptionDecoder", "check_caption_length", "decoding_mask"]
+__all__ = ["CaptionDecoder", "check_caption_length", "check_no_parallel_rows", "decoding_mask", "token_positions"]

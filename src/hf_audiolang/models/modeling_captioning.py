@@ -17,6 +17,7 @@ from transformers import (
     GenerationMixin,
     PreTrainedConfig,
     PreTrainedModel,
+    StaticCache,
 )
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
@@ -45,9 +46,22 @@ class CaptionGenerationMixin(GenerationMixin):
         """Returns the caption decoder's token embedding."""
         return self.caption_decoder.embed_tokens
 
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the caption decoder's token embedding."""
+        self.caption_decoder.set_input_embeddings(value)
+
     def get_output_embeddings(self) -> nn.Module | None:
         """Returns the layer that scores tokens; None where it is the token embedding itself."""
         return getattr(self.caption_decoder, "lm_head", None)
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replaces the layer that scores tokens."""
+        self.caption_decoder.lm_head = value
+
+    @staticmethod
+    def create_masks_for_generate(attention_mask: Tensor | None = None, **kwargs) -> Tensor | None:
+        """Leaves the mask of `decoder_input_ids` as it is: the decoder counts positions with it, for any cache."""
+        return attention_mask
 
     def audio_memory(self, encoder_outputs: AudioEncoderOutput) -> Tensor:
         """What the decoder hears (B, N, D); by default the encoder's tokens."""
@@ -69,6 +83,13 @@ class CaptionGenerationMixin(GenerationMixin):
         labels: Tensor | None,
     ) -> Seq2SeqLMOutput:
         """What `forward` of a captioning model does; arguments and result are described there."""
+        if encoder_outputs is None and input_features is None:
+            raise ValueError("There is no audio: give `input_features`, or `encoder_outputs` of `get_encoder()`.")
+        if labels is None and decoder_input_ids is None:
+            raise ValueError(
+                "There are no tokens: give `decoder_input_ids` to score the next ones, `labels` for the loss, or call "
+                "`generate` to write captions."
+            )
         if encoder_outputs is None:
             encoder_outputs = self.get_encoder()(input_features, input_features_mask, return_dict=True)
         if labels is not None:
@@ -82,6 +103,9 @@ class CaptionGenerationMixin(GenerationMixin):
         memory, mask = None, self.memory_mask(encoder_outputs)
         if not has_heard:
             _check_audio(mask)
+            if cache is not None and isinstance(cache.cross_attention_cache, StaticCache):
+                # made for as many keys as the encoder has tokens, which need not be what is heard; it never grows
+                cache.cross_attention_cache = DynamicCache(config=self.config.decoder_config)
             memory = self.audio_memory(encoder_outputs)
         states = self.caption_decoder(decoder_input_ids, memory, mask, decoder_attention_mask, cache=cache)
         return Seq2SeqLMOutput(

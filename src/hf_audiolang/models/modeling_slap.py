@@ -257,7 +257,8 @@ class SlapForPreTraining(SlapPreTrainedModel):
     Example:
         >>> tower = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 32}
         >>> text = {**tower, "model_type": "modernbert", "vocab_size": 30, "pad_token_id": 0}
-        >>> decoder = {**tower, "vocab_size": 30, "encoder_hidden_size": 24, "pad_token_id": 0}
+        >>> tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+        >>> decoder = {**tower, **tokens, "vocab_size": 30, "encoder_hidden_size": 24}
         >>> config = SlapConfig(audio_config=tower, text_config=text, decoder_config=decoder, num_prototypes=16)
         >>> model = SlapForPreTraining(config)
         >>> sorted(model(torch.tensor([[1, 7, 2], [1, 9, 2]]), torch.randn(2, 98, 64)).loss_terms)
@@ -276,7 +277,7 @@ class SlapForPreTraining(SlapPreTrainedModel):
             self.teacher_prototype_head = freeze_teacher(_prototype_head(config))
             self.register_buffer("teacher_center", torch.zeros(1, config.num_prototypes))
         if config.caption_weight > 0:
-            _check_decoder_width(config)
+            _check_decoder(config)
             self.caption_decoder = build_caption_decoder(config.decoder_config)
         self.set_progress(1, 1)  # without a loop that tells the progress, as at the end of training
         self.post_init()
@@ -459,7 +460,7 @@ class SlapForConditionalGeneration(CaptionGenerationMixin, SlapPreTrainedModel):
     def __init__(self, config: SlapConfig):
         config.is_encoder_decoder = True
         super().__init__(config)
-        _check_decoder_width(config)
+        _check_decoder(config)
         self.slap = SlapModel(config)
         self.caption_decoder = build_caption_decoder(config.decoder_config)
         self.set_generation_defaults(config)
@@ -511,14 +512,15 @@ def _projection(width: int, projection_dim: int | None) -> nn.Module:
     return nn.Identity() if projection_dim is None else nn.Linear(width, projection_dim, bias=False)
 
 
-def _check_decoder_width(config: SlapConfig) -> None:
-    """Raises ValueError if the caption decoder expects tokens of another width than the encoder's."""
+def _check_decoder(config: SlapConfig) -> None:
+    """Raises ValueError if the decoder expects another width than the encoder's, or lacks a token of captions."""
     given, needed = config.decoder_config.encoder_hidden_size, config.audio_config.hidden_size
     if given != needed:
         raise ValueError(
             f"`decoder_config.encoder_hidden_size` must be the width of the audio encoder, {needed}, got {given}. Set "
             f"it to {needed}, or `caption_weight` to 0."
         )
+    config.decoder_config.check_tokens("pad", "bos", "eos")
 
 
 def _prototype_head(config: SlapConfig) -> PrototypeHead:
