@@ -142,7 +142,7 @@ def load_captioner(
     import hf_audiolang  # noqa: F401  registers this package's classes with the Auto classes
 
     name = str(model)
-    check_model_folder(Path(name).expanduser(), name)
+    check_model_folder(Path(name).expanduser(), name, part="captioner")
     try:
         loaded = AutoModelForSpeechSeq2Seq.from_pretrained(name, dtype=torch.float32)
         processor = AutoProcessor.from_pretrained(name)

@@ -344,10 +344,16 @@ def _may_have_tokenizer(folder: Path) -> bool:
     return not folder.is_dir() or any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
-def check_model_folder(folder: Path, name: str) -> None:
-    """Refuses what cannot be a model before anything is imported or downloaded."""
+def check_model_folder(folder: Path, name: str, part: str = "model") -> None:
+    """Refuses what cannot be a model before anything is imported or downloaded.
+
+    Args:
+        folder: where the model is, if it is on this machine.
+        name: what messages call it.
+        part: the folder in a training run's that would be right.
+    """
     if folder.is_dir():
-        inner = folder / "model"
+        inner = folder / part
         hint = f"Did you mean {str(inner)!r}?" if (inner / "config.json").is_file() else "Export the model again."
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"`model` {name!r} has no config.json, so it is no model folder. {hint}")
@@ -355,7 +361,7 @@ def check_model_folder(folder: Path, name: str) -> None:
             raise FileNotFoundError(f"`model` {name!r} has a config.json but no weights (model.safetensors). {hint}")
     elif folder.exists() or name.count("/") != 1 or name[0] in "./~":
         raise FileNotFoundError(
-            f"`model` {name!r} is not a folder. Give the folder that a training run exported (runs/NAME/model)."
+            f"`model` {name!r} is not a folder. Give the folder that a training run exported (runs/NAME/{part})."
         )
 
 

@@ -298,7 +298,10 @@ def test_models_that_write_no_captions_are_refused(sounds, tmp_path, capsys):
         assert "Give the folder captioner/ that a training run with a caption loss writes" in err
         assert (out, err.count("\n")) == ("", 1)
     assert main(["caption", str(sounds), "--model", str(tmp_path / "absent")]) == 2
-    assert "is not a folder" in capsys.readouterr().err
+    assert "is not a folder. Give the folder that a training run exported (runs/NAME/cap" in capsys.readouterr().err
+    tiny_slap_config().save_pretrained(tmp_path / "run" / "captioner")
+    assert main(["caption", str(sounds), "--model", str(tmp_path / "run")]) == 2
+    assert f"Did you mean '{tmp_path / 'run' / 'captioner'}'?" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"a SlapModel\) writes no captions.*folder captioner/"):
         caption_files([sounds], SlapModel(tiny_slap_config()), tiny_processor())
     with pytest.raises(ValueError, match=r"`processor` is missing beside a loaded TableCaptioner\. Pass it too"):
