@@ -30,10 +30,17 @@ CARD_METRICS = {
     "probe_mean/mAP": ("audio-classification", "mean_average_precision", "tagging_probe"),
 }
 SHOWN_SETTINGS = (
-    "train_data", "learning_rate", "warmup_steps", "lr_end_ratio", "weight_decay", "adam_betas", "max_grad_norm",
-    "gradient_accumulation_steps", "ema_decay", "ema_schedule", "mask_style", "precision", "seed", "max_seconds",
+    "train_data", "optimizer", "learning_rate", "text_learning_rate_scale", "lr_schedule", "warmup_steps",
+    "lr_end_ratio", "weight_decay", "adam_betas", "max_grad_norm", "gradient_accumulation_steps", "ema_decay",
+    "ema_schedule", "mask_style", "parallel_share", "label_smoothing", "precision", "seed", "max_seconds",
     "crop_step_seconds",
 )  # fmt: skip
+SHOWN_WITH = {  # setting -> (setting, values) of the runs in which it has an effect
+    "clipping_scale": ("optimizer", ("scaled_adam",)),
+    "lr_batches": ("lr_schedule", ("eden", "eden2", "eden3")),
+    "lr_epochs": ("lr_schedule", ("eden", "eden3")),
+    "lr_steps_per_epoch": ("lr_schedule", ("eden", "eden3")),
+}
 STARTS = ("model", "audio_model", "audio_projection", "text_model")  # settings that name weights to start from
 OUR_LICENCE = "apache-2.0"
 LICENCE_KEYS = ("license", "license_name", "license_link")  # of a card's metadata
@@ -93,7 +100,7 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
         model_name=name,
         eval_results=evaluation_metadata(content.report),
     )
-    shown = {key: settings[key] for key in SHOWN_SETTINGS if settings.get(key) is not None} | {"train_data": data_name}
+    shown = _shown_settings(settings) | {"train_data": data_name}
     card = ModelCard.from_template(
         card_data,
         template_str=find_template(config.model_type).read_text(encoding="utf-8"),
@@ -124,6 +131,12 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
     )
     card.save(folder / "README.md")
     return card
+
+
+def _shown_settings(settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings of the recipe that a reader of the card needs: those that have an effect in this run."""
+    further = [key for key, (name, values) in SHOWN_WITH.items() if settings.get(name) in values]
+    return {key: settings[key] for key in (*SHOWN_SETTINGS, *further) if settings.get(key) is not None}
 
 
 def evaluation_metadata(report: Mapping[str, object]) -> list[EvalResult]:

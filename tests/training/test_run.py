@@ -14,7 +14,7 @@ import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForSpeechSeq2Seq, AutoProcessor
 
 from hf_audiolang import LogMelFeatureExtractor
 from hf_audiolang.data import Record, TooManyBadExamples
@@ -30,12 +30,14 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
 # What a run of a family exports, and where it stood in the trained model.
 EXPORTED = {
+    "captionstew": ("CaptionStewModel", "captionstew."),
     "m2d_base": ("M2dClapAudioModel", "m2d_clap.audio_model."),
     "m2d_clap": ("M2dClapModel", "m2d_clap."),
     "mga_clap": ("MgaClapModel", ""),
     "slap": ("SlapModel", "slap."),
 }
-NO_TEXT = ("m2d_base", "m2d_clap_stage1")  # without text tower
+NO_TEXT = ("m2d_base", "m2d_clap_stage1", "captionstew_captioning", "captionstew_scenes_captioning")  # no text tower
+CAPTIONERS = {"slap": "SlapForConditionalGeneration", "captionstew": "CaptionStewForConditionalGeneration"}
 CAPTIONS = ["a dog barks", "a siren wails", "rain falls", "a bell rings twice", "someone knocks on a door"]
 
 
@@ -117,7 +119,14 @@ def test_every_configuration_trains_evaluates_and_exports_in_smoke_mode(path, tm
     for name, value in model.state_dict().items():
         assert torch.equal(value, trained[f"{prefix}{name}"]), name
     assert AutoFeatureExtractor.from_pretrained(folder / "model").mean is not None
-    assert (folder / "model" / "tokenizer.json").is_file() == has_text
+    writes_captions = path.stem.startswith("slap") or "captioning" in path.stem
+    assert (folder / "captioner").is_dir() == writes_captions == ("captioning/CIDEr-D" in metrics)
+    if writes_captions:
+        captioner, info = AutoModelForSpeechSeq2Seq.from_pretrained(folder / "captioner", output_loading_info=True)
+        assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        assert type(captioner).__name__ == next(CAPTIONERS[name] for name in CAPTIONERS if path.stem.startswith(name))
+        assert all(torch.equal(value, trained[name]) for name, value in captioner.state_dict().items())
+    assert (folder / "model" / "tokenizer.json").is_file() == (has_text or writes_captions)
     if has_text:
         processor = AutoProcessor.from_pretrained(folder / "model")
         assert len(processor.tokenizer) == model.config.text_config.vocab_size
@@ -139,7 +148,7 @@ def test_the_card_says_what_was_measured_and_nothing_else(tmp_path, tiny_config)
     assert card.data.pipeline_tag == "zero-shot-audio-classification"
     values = {found.metric_name: found.metric_value for found in card.data.eval_results}
     assert set(values) <= set(result.report)
-    assert len(values) == 10
+    assert len(values) == 11
     for name, value in values.items():
         assert value == pytest.approx(result.report[name], abs=5.1e-5)  # four decimals
     data = {found.metric_name: found.dataset_name for found in card.data.eval_results}
@@ -214,6 +223,9 @@ def test_a_folder_of_ones_own_sounds_trains_evaluates_and_exports(tmp_path, tiny
     for path in ("metrics.json", "metrics.md", "model/README.md"):
         assert str(sound_folder) not in (folder / path).read_text()  # a private path
     assert 1 <= record["num_clips"] <= 10
+    is_scored = "captioning/CIDEr-D" in result.report
+    assert is_scored == (record["num_clips"] > 1)
+    assert is_scored or "at least two clips" in result.report["left_out"]["captioning"]
     assert set(result.report["chance"]) >= {"text_to_audio/R@1", "audio_to_text/R@10"}
     assert AutoModel.from_pretrained(folder / "model").config.model_type == "slap"
     assert (folder / "figures" / "scene.png").stat().st_size > 10_000
