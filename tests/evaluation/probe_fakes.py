@@ -37,7 +37,7 @@ class System(nn.Module):
 
 class FrameExtractor(TableExtractor):
     def to_dict(self):
-        return {"max_seconds": self.max_seconds}
+        return dict(vars(self))
 
 
 def clip(rows, **fields):

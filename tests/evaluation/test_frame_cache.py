@@ -113,6 +113,10 @@ def test_a_second_call_reads_what_is_stored_and_changes_make_a_new_file(tmp_path
     assert ask(louder)[1] == 3
     assert ask(extractor=FrameExtractor(max_seconds=0.5))[1] == 4  # one clip in two pieces
     assert ask(extractor=FrameExtractor(max_seconds=0.5), long_audio="crop")[1] == 3
+    assert ask(max_seconds=0.5)[1] == 4
+    other_numbers = FrameExtractor()
+    other_numbers.mean = -7.0
+    assert ask(extractor=other_numbers)[1] == 3
     with torch.no_grad():
         encoder.table[-1, -1] += 1e-3
     assert ask()[1] == 3
@@ -138,6 +142,7 @@ def test_files_are_told_apart_by_size_and_time_of_change(tmp_path):
             np.testing.assert_array_equal(frames, TABLE[[row, row]])
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # it is refused
 def test_half_precision_halves_the_file_and_rounds(tmp_path):
     records = [clip(rows * 50) for rows in ROWS]
     plain = frame_features(FrameEncoder(TABLE), FrameExtractor(), records, None, tmp_path / "32")
