@@ -100,6 +100,37 @@ def test_captioner_scores_tokens_as_the_authors_decoder(captioner):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_captioner_begins_and_ends_with_the_tokenizers_tokens(captioner):
+    decoder, projection, folder = captioner
+    model = AutoModelForSpeechSeq2Seq.from_pretrained(folder).eval()
+    begin, end = (SPECIAL_TOKENS.index(token) for token in ("[CLS]", "[SEP]"))
+    frames, is_padding = frames_of(model.captionstew.audio_model)
+    for clip in range(2):
+        tokens = torch.tensor([[begin]])
+        while tokens.shape[1] < 9 and (tokens.shape[1] == 1 or tokens[0, -1] != end):
+            length = tokens.shape[1]
+            is_future = torch.ones(length, length, dtype=torch.bool).triu(1)
+            memory = projection(frames[clip : clip + 1])
+            with torch.no_grad():
+                scores = decoder(tokens, memory, is_padding[clip : clip + 1], is_future)[0, -1]
+            if length == 1:
+                scores[end] = -math.inf  # a caption is never empty
+            tokens = torch.cat([tokens, scores.argmax().view(1, 1)], dim=1)
+        features, mask = (values[clip : clip + 1] for values in batch())
+        found = model.generate(input_features=features, input_features_mask=mask, max_new_tokens=8, num_beams=1)
+        assert found.tolist() == tokens.tolist()
+
+
+def test_captioner_without_a_token_to_end_with_is_refused(captioner, tmp_path):
+    *_, folder = captioner
+    tokenizer = tiny_tokenizer()
+    tokenizer.sep_token = None
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    options = {"num_decoder_heads": HEADS, "tokenizer": str(tmp_path / "tokenizer"), **HEAD_SIZES}
+    with pytest.raises(ValueError, match="need the token `eos_token_id`, got None"):
+        convert_checkpoint("zipformer", folder.parent / "model.pt", tmp_path / "out", **options)
+
+
 def test_captioner_scores_parallel_rows_as_the_authors_decoder(captioner):
     decoder, projection, folder = captioner
     model = AutoModelForSpeechSeq2Seq.from_pretrained(folder).eval()

@@ -232,6 +232,8 @@ def test_folders_in_use_are_not_written(tmp_path, file_in):
 
 
 def test_unknown_families_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"Unknown `family` 'm3d'. Choose one of \['m2d_clap', 'mga_clap'\]"):
+    with pytest.raises(
+        ValueError, match=r"Unknown `family` 'm3d'. Choose one of \['m2d_clap', 'mga_clap', 'zipformer'\]"
+    ):
         convert_checkpoint("m3d", tmp_path / "a.pth", tmp_path / "out")
-    assert sorted(CONVERTERS) == ["m2d_clap", "mga_clap"]
+    assert sorted(CONVERTERS) == ["m2d_clap", "mga_clap", "zipformer"]

@@ -7,7 +7,7 @@ import hashlib
 import pickle
 import re
 import zipfile
-from pathlib import PurePosixPath
+from pathlib import PosixPath
 
 import pytest
 import torch
@@ -90,10 +90,20 @@ def test_foreign_classes_are_refused_by_name_and_never_run(tmp_path):
     RUNS.clear()
 
 
-def test_paths_among_the_arguments_are_refused_too(tmp_path):
-    file = saved(tmp_path, {"model": tensors(), "args": argparse.Namespace(output=PurePosixPath("out"))})
-    with pytest.raises(ValueError, match=r"pathlib.*PurePosixPath"):
-        read_checkpoint(file)
+def test_paths_among_the_arguments_only_hold_values(tmp_path):
+    file = saved(tmp_path, {"model": tensors(), "exp_dir": PosixPath("exp"), "epoch": 3})  # as icefall's trainer
+    assert read_checkpoint(file).other_entries == ("exp_dir", "epoch")
+
+
+def test_torchscript_is_told_from_a_damaged_file(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "jit_script.pt")
+    with pytest.raises(ValueError, match=r"'jit_script.pt' is a TorchScript program.*pretrained\.pt"):
+        read_checkpoint(tmp_path / "jit_script.pt")
+
+
+def test_the_weights_may_be_called_state_dict(tmp_path):
+    source = read_checkpoint(saved(tmp_path, {"state_dict": tensors(), "epoch": 3}))
+    assert (source.tensors.keys(), source.other_entries) == (tensors().keys(), ("epoch",))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.999])

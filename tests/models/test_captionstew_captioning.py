@@ -311,13 +311,6 @@ def test_augmentation_is_of_training():
     assert losses(captioner.train(), labels=batch["labels"]) == pytest.approx(moved, abs=1e-6)
 
 
-def test_progress_reaches_an_encoder_that_asks_for_it():
-    model = make_model(CaptionStewForPreTraining, audio_config=tiny_zipformer_config())
-    model.set_progress(7, 100)
-    assert model.captionstew.audio_model.clock.batch_count == 7
-    make_model(CaptionStewForPreTraining).set_progress(7, 100)  # SLAP's encoder does not
-
-
 def test_parts_load_from_a_training_checkpoint(tmp_path):
     model = make_model(CaptionStewForPreTraining, audio_config=tiny_zipformer_config())
     batch = tiny_batch(model.config, seed=2)

@@ -432,8 +432,6 @@ def test_checkpointing_repeats_every_draw(use_reentrant):
 
 
 def test_regularizers_change_gradients_and_not_values():
-    plain, pushed = model_of().train(), model_of(activation_regularizers=True).train()
-    pushed.load_state_dict(plain.state_dict(), strict=False)
     features, mask = batch()
     switched_off = {"feature_mask_rate": 0.0, "dropout_start": 0.0, "dropout": 0.0, "layer_drop": 0.0}
     plain, pushed = (model_of(activation_regularizers=on, **switched_off).eval() for on in (False, True))

@@ -74,7 +74,7 @@ def test_the_loop_is_the_plain_loop_written_out(uninterrupted):
 
 def test_the_model_is_told_each_step_and_the_decay_reaches_its_end(uninterrupted):
     model, result, log = uninterrupted
-    assert model.seen_progress == [(step, 9) for step in range(9)]
+    assert model.seen_progress == model.part.seen_progress == [(step, 9) for step in range(9)]
     assert model.decays[0] == pytest.approx(0.994)
     assert model.decays == sorted(model.decays)
     assert result.progress.step == 9

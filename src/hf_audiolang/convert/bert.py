@@ -14,6 +14,7 @@ BERT_NAME = "google-bert/bert-base-uncased"
 NO_TOKENIZER = "none"
 MAX_TOKENS = 512  # longest input of BERT
 BERT_HEAD_WIDTH = 64
+ROBERTA_POSITIONS = 514
 BERT_SHAPES = {  # field of the configuration -> tensor whose rows it counts
     "vocab_size": "embeddings.word_embeddings.weight",
     "max_position_embeddings": "embeddings.position_embeddings.weight",
@@ -40,6 +41,11 @@ def bert_config(tensors: Mapping[str, Tensor], num_attention_heads: int | None) 
             "can be converted with its weights; pass a file without text encoder and `text_model`."
         )
     sizes = {name: tensors[key].shape[0] for name, key in BERT_SHAPES.items()}
+    if sizes["type_vocab_size"] == 1 and sizes["max_position_embeddings"] == ROBERTA_POSITIONS:
+        raise ValueError(
+            f"The text encoder in the file has {ROBERTA_POSITIONS} positions and 1 token type: it is a RoBERTa, whose "
+            "keys are called like BERT's but whose positions are counted in another way. Only BERT can be converted."
+        )
     heads = head_count(sizes["hidden_size"], BERT_HEAD_WIDTH, "text_num_attention_heads", num_attention_heads)
     return BertConfig(num_hidden_layers=num_blocks(list(tensors), "encoder.layer"), num_attention_heads=heads, **sizes)
 

@@ -25,7 +25,6 @@ from .weights import matrix_shape, num_blocks
 SYSTEM_KEYS = ("temp", "codebook", "frame_proj.1.weight", "word_proj.1.weight")
 AUDIO_KEYS = ("bn0.weight", "patch_embed.proj.weight", "layers.0.blocks.0.attn.qkv.weight")
 SPEC_SIZE = 256  # of the authors' code, for files without a mask of shifted windows
-ROBERTA_POSITIONS = 514
 Numbers = dict[str, tuple[object, str]]  # name -> (value, where it comes from)
 
 
@@ -150,13 +149,7 @@ def _spec_size(audio: Mapping[str, Tensor], window: int, patch: int) -> int | No
 
 def _text_config(tensors: Mapping[str, Tensor], options: MgaClapOptions) -> BertConfig:
     inside = {key.removeprefix(TEXT): tensor for key, tensor in tensors.items() if key.startswith(TEXT)}
-    config = bert_config(inside, options.text_num_attention_heads)
-    if config.type_vocab_size == 1 and config.max_position_embeddings == ROBERTA_POSITIONS:
-        raise ValueError(
-            f"The text encoder in the file has {ROBERTA_POSITIONS} positions and 1 token type: it is a RoBERTa, whose "
-            "keys are called like BERT's. Only BERT is supported, as in the published file."
-        )
-    return config
+    return bert_config(inside, options.text_num_attention_heads)
 
 
 __all__ = ["Numbers", "check_front_end", "system_config"]

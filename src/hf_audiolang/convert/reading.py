@@ -9,18 +9,20 @@ import argparse
 import hashlib
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-# Training scripts store their parsed arguments beside the weights; a Namespace only holds values.
-SAFE_CLASSES = (argparse.Namespace,)
+# Training scripts store their parsed arguments beside the weights, paths among them; these classes only hold values.
+SAFE_CLASSES = (argparse.Namespace, (PurePosixPath, "pathlib.PosixPath"))
+OTHER_NAMES = {"model": ("state_dict",)}  # entry -> what some call it
 # What damaged files make torch, pickle and zipfile raise (found by changing single bytes of good ones).
 NOT_LOADABLE = (
     ArithmeticError,
@@ -66,9 +68,9 @@ def read_checkpoint(path: str | Path, entry: str = "model") -> SourceCheckpoint:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is a folder, an archive to be unpacked, cut off, holds objects of other classes than tensors,
-            plain containers and `argparse.Namespace`, if there is no such entry, or it holds anything
-            but tensors.
+        ValueError: if it is a folder, TorchScript, an archive to be unpacked, cut off, holds objects of other classes
+            than tensors, plain containers, paths and `argparse.Namespace`, if there is no such entry, or it holds
+            anything but tensors.
     """
     path = Path(path)
     _check_is_file(path)
@@ -109,15 +111,21 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _load_torch(path: Path) -> object:
     try:
-        with torch.serialization.safe_globals(list(SAFE_CLASSES)):
+        with torch.serialization.safe_globals(list(SAFE_CLASSES)), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'torch.load' received a zip file that looks like a TorchScript")
             return torch.load(path, map_location="cpu", weights_only=True)
     except NOT_LOADABLE as error:
         foreign = _foreign_classes(path)
         if foreign:
             raise ValueError(
                 f"{path.name!r} holds objects of {foreign}; loading them could run code of the file. Expected "
-                "tensors, plain containers and argparse.Namespace only. Save its state dict alone where the file "
-                "comes from, as safetensors for instance."
+                "tensors, plain containers, paths and argparse.Namespace only. Save its state dict alone where the "
+                "file comes from, as safetensors for instance."
+            ) from error
+        if _is_torchscript(path):
+            raise ValueError(
+                f"{path.name!r} is a TorchScript program, not a checkpoint. Pass the file it was made of, such as "
+                "pretrained.pt."
             ) from error
         if _is_plain_archive(path):
             raise ValueError(
@@ -141,6 +149,14 @@ def _foreign_classes(path: Path) -> list[str]:
         return []
 
 
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except NOT_LOADABLE:
+        return False
+
+
 def _is_plain_archive(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -156,8 +172,10 @@ def _unwrap(content: object, path: Path, entry: str) -> tuple[Mapping, tuple[str
             f"{path.name!r} holds a {type(content).__name__}. Expected a state dict, or a dict with the state dict "
             "under 'model'."
         )
-    if isinstance(content.get(entry), Mapping):
-        return content[entry], tuple(str(key) for key in content if key != entry)
+    names = (entry, *OTHER_NAMES.get(entry, ()))
+    found = next((name for name in names if isinstance(content.get(name), Mapping)), None)
+    if found is not None:
+        return content[found], tuple(str(key) for key in content if key != found)
     if entry != "model":
         raise ValueError(
             f"{path.name!r} has no state dict under {entry!r}, found {[str(key) for key in content][:5]}. Pass a "

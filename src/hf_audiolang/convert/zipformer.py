@@ -28,11 +28,22 @@ from .zipformer_card import FACTS
 from .zipformer_keys import HEAD, encoder_table, reasons_to_ignore
 from .zipformer_layout import encoder_config, encoder_prefix
 from .zipformer_options import ZipformerOptions
-from .zipformer_systems import AUDIO, captioning_plan, contrastive_plan, is_captioning, is_contrastive, rearranged
+from .zipformer_systems import (
+    AUDIO,
+    captioning_plan,
+    contrastive_plan,
+    is_captioning,
+    is_contrastive,
+    rearranged,
+    take_tokens,
+)
 
 BART_NAME = "facebook/bart-base"
 MAX_TEXT_TOKENS, MAX_CAPTION_TOKENS = 30, 128  # of captions that are embedded, and written; authors' code
-HEAD_NUMBERS = {"pooling": "mean of the frames' logits", "class_order": "class_labels_indices.csv of AudioSet"}
+HEAD_NUMBERS = {"pooling": "mean of the frames' logits"}
+# What no tensor of a decoder tells.
+DECODER_NUMBERS = {"norm_position": ("post", "the authors' release"), "mlp_type": ("gelu", "the authors' release")}
+AUDIOSET_CLASSES, AUDIOSET_ORDER = 527, {"class_order": "class_labels_indices.csv of AudioSet"}
 
 
 def convert_zipformer(checkpoint: str | Path, output_dir: str | Path, **overrides: object) -> ConversionReport:
@@ -65,13 +76,16 @@ def convert_zipformer(checkpoint: str | Path, output_dir: str | Path, **override
     weights = converted_weights(tensors, plan, rearranged)
     plan.model.load_state_dict(weights, strict=True, assign=True)
     tokenizer, notes = _tokenizer(plan.model, options)
+    if is_captioning(tensors) and tokenizer is not None:
+        take_tokens(plan.model, tokenizer)
 
     plan.model.save_pretrained(output_dir)
     extractor = LogMelFeatureExtractor.from_preset("captionstew", feature_size=config.num_mel_bins)
     (extractor if tokenizer is None else AudioLangProcessor(extractor, tokenizer)).save_pretrained(output_dir)
     if head:
         values = {name: tensors[key].float().contiguous() for key, name in head.items()}
-        save_file(values, output_dir / HEAD_FILE, HEAD_NUMBERS)
+        is_audioset = len(values["bias"]) == AUDIOSET_CLASSES
+        save_file(values, output_dir / HEAD_FILE, HEAD_NUMBERS | (AUDIOSET_ORDER if is_audioset else {}))
     left_out = [f"left out beside the weights: {', '.join(source.other_entries)}"] if source.other_entries else []
     report = ConversionReport(
         family="zipformer",
@@ -83,7 +97,7 @@ def convert_zipformer(checkpoint: str | Path, output_dir: str | Path, **override
         used={in_file[key]: names for key, names in plan.table.items()},
         ignored={in_file[key]: reason for key, reason in ignored.items()},
         head={in_file[key]: name for key, name in head.items()},
-        numbers=_numbers(options),
+        numbers=_numbers(options) | (DECODER_NUMBERS if is_captioning(tensors) else {}),
         config=plan.model.config,
         notes=(*left_out, *notes),
     )

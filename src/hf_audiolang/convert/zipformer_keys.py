@@ -32,6 +32,8 @@ IGNORED = {
     r"ctc_output\..*": "CTC output of a speech recogniser",
     r"attention_decoder\..*": "attention decoder of a speech recogniser",
 }
+SPEECH = "speech_encoder."  # the encoder's place in TTA, the authors' recogniser and aligner
+IGNORED_BESIDE_SPEECH = {r"(text_encoder|encoder_align2text_proj)\..*": "alignment with a text encoder"}
 
 
 def encoder_table(config: ZipformerConfig) -> KeyTable:
@@ -61,12 +63,13 @@ def reasons_to_ignore(keys: Iterable[str], used: Iterable[str], prefix: str) -> 
         ValueError: for keys that no official file has.
     """
     used, ignored, unknown = set(used), {}, []
+    patterns = IGNORED | (IGNORED_BESIDE_SPEECH if prefix == SPEECH else {})
     for key in keys:
         if key in used:
             continue
-        name = key.removeprefix(prefix)
-        reason = next((why for pattern, why in IGNORED.items() if re.fullmatch(pattern, name)), None)
-        reason = reason or next((why for pattern, why in IGNORED.items() if re.fullmatch(pattern, key)), None)
+        names = (key.removeprefix(prefix), key)
+        reasons = (why for pattern, why in patterns.items() for name in names if re.fullmatch(pattern, name))
+        reason = next(reasons, None)
         if reason is None:
             unknown.append(key)
         else:

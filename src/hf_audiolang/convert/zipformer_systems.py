@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from hf_audiolang.models.configuration_captionstew import CaptionStewConfig
 from hf_audiolang.models.configuration_zipformer import ZipformerConfig
@@ -90,7 +91,7 @@ def captioning_plan(tensors: Mapping[str, Tensor], audio: ZipformerConfig, optio
         "num_attention_heads": head_count(width, HEAD_WIDTH, "num_decoder_heads", options.num_decoder_heads),
         "intermediate_size": inner,
         "encoder_hidden_size": width,
-        "mask_token_id": vocab_size - 1,  # of BART's tokens the last one
+        "mask_token_id": vocab_size - 1,  # of BART's tokens the last one; `take_tokens` knows better
     }
     config = CaptionStewConfig(audio_config=audio, text_config=None, decoder_config=decoder, contrastive_weight=0.0)
     with torch.device("meta"):
@@ -102,6 +103,20 @@ def captioning_plan(tensors: Mapping[str, Tensor], audio: ZipformerConfig, optio
     for layer in range(depth):
         table |= under("caption_decoder", _decoder_layer(layer))
     return Plan(model, table)
+
+
+def take_tokens(model: CaptionStewForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Sets the tokens that begin, end, fill and mask captions to the tokenizer's.
+
+    Raises:
+        ValueError: if the tokenizer has no token that begins, ends or fills.
+    """
+    decoder = model.config.decoder_config
+    decoder.pad_token_id, decoder.mask_token_id = tokenizer.pad_token_id, tokenizer.mask_token_id
+    decoder.bos_token_id = tokenizer.cls_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    decoder.eos_token_id = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    decoder.check_tokens("pad", "bos", "eos")
+    model.set_generation_defaults(model.config)
 
 
 def rearranged(key: str, tensor: Tensor) -> tuple[Tensor, ...]:
@@ -122,4 +137,12 @@ def _decoder_layer(layer: int) -> KeyTable:
     return table
 
 
-__all__ = ["AUDIO", "captioning_plan", "contrastive_plan", "is_captioning", "is_contrastive", "rearranged"]
+__all__ = [
+    "AUDIO",
+    "captioning_plan",
+    "contrastive_plan",
+    "is_captioning",
+    "is_contrastive",
+    "rearranged",
+    "take_tokens",
+]

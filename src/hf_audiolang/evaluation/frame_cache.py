@@ -103,7 +103,8 @@ def frame_features(
     the feature extractor fills a short clip up with counts as real where the encoder's `frame_mask` says so.
 
     Args:
-        model: a system, whose `audio_model` is asked, or an audio encoder; weights and modes stay as they are.
+        model: a system or a captioner, whose `audio_model` is asked, or an audio encoder; weights and modes stay as
+            they are.
         processor: holds the model's feature extractor, or is it.
         records: map-style sequence of `Record`.
         options: batching, the rule for long clips and the rule for bad ones.
@@ -115,7 +116,8 @@ def frame_features(
         ValueError: if no clip is readable, a frame is not finite, or a stored file cannot be read.
     """
     options = options or AudioOptions()
-    encoder = getattr(model, "audio_model", model)
+    system = getattr(model, "base_model", model)  # of a captioner
+    encoder = getattr(system, "audio_model", system)
     dtype = np.float16 if half_precision else np.float32
     if cache_dir is None:
         return _encoded(encoder, processor, records, options, dtype)

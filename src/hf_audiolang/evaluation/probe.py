@@ -51,7 +51,7 @@ class PoolingScores:
         learning_rates: the best ones on the dev clips.
         epochs: the best ones on the dev clips, from 1.
         dev_scores: accuracy or mAP on the dev clips, of that learning rate and epoch.
-        chance: what a constant score reaches on the test clips.
+        chance: one over the number of classes, or the mAP of a constant score on the test clips.
         n_classes_scored: classes with a positive test clip, or all of them with one label per clip.
         num_dev_clips: of each seed.
     """

@@ -141,6 +141,7 @@ class Balancer(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Returns `hidden_states` (..., C) itself."""
+        # in training alone, as Whiten: a model in evaluation has its own gradients; upstream's acts on any gradient
         if not self.training or not happens(self.clock.value(self.probability)):
             return hidden_states
         means = (_mean_over_deviation(self.clock.value(share)) for share in self.positive)

@@ -187,7 +187,8 @@ class CaptionStewModel(CaptionStewPreTrainedModel):
             **kwargs: ignored.
 
         Returns:
-            Unit-norm frames (B, T', E) with their mask; frame k covers [k, k + 1) / `audio_config.frame_rate_hz` s.
+            Unit-norm frames (B, T', E) with their mask; frame k covers [k, k + 1) / `audio_config.frame_rate_hz` s
+            after the encoder's `frame_offset_seconds`, if it has that.
         """
         output = self.audio_model(input_features, input_features_mask)
         frames, frame_mask = self._projected(output.frame_features), output.frame_mask

@@ -157,11 +157,6 @@ class CaptionStewForPreTraining(CaptionStewPreTrainedModel):
         captioner.encoder_projection = self.encoder_projection
         return captioner
 
-    def set_progress(self, step: int, num_steps: int) -> None:
-        """Tells the encoder how far training is, if it wants to know."""
-        if hasattr(self.captionstew.audio_model, "set_progress"):
-            self.captionstew.audio_model.set_progress(step, num_steps)
-
     @can_return_tuple
     def forward(
         self,

@@ -249,6 +249,8 @@ class ZipformerModel(StrictTowersMixin, PreTrainedModel):
         Raises:
             ValueError: for another shape, masked positions, or chunks that the model cannot work in.
         """
+        if input_features_mask is not None:
+            input_features_mask = input_features_mask.to(torch.bool)
         self._check(input_features, input_features_mask, masked_positions)
         chunk_size, left_context_frames = self._chunks(chunk_size, left_context_frames)
         features, lengths = self._long_enough(input_features.to(self.dtype), input_features_mask)
@@ -320,7 +322,7 @@ class ZipformerModel(StrictTowersMixin, PreTrainedModel):
         else:
             at = torch.arange(frames.shape[1], device=frames.device)
             frame_mask = at < -(-lengths // factor).unsqueeze(1)
-            frame_mask = frame_mask & input_features_mask.to(torch.bool).any(1, keepdim=True)  # no frame of nothing
+            frame_mask = frame_mask & input_features_mask.any(1, keepdim=True)  # no frame of nothing
         frames = frames * frame_mask.unsqueeze(-1)
         hidden_states = None
         if config.output_hidden_states if output_hidden_states is None else output_hidden_states:
@@ -341,7 +343,7 @@ class ZipformerModel(StrictTowersMixin, PreTrainedModel):
         if mask is not None:
             lengths = mask.sum(1)
             if config.exact_padding:
-                features = features.masked_fill(~mask.to(torch.bool).unsqueeze(-1), config.padding_value)
+                features = features.masked_fill(~mask.unsqueeze(-1), config.padding_value)
         missing = MIN_FRAMES - features.shape[1]
         if missing > 0:
             features = F.pad(features, (0, 0, 0, missing), value=config.padding_value)
@@ -395,6 +397,15 @@ class ZipformerModel(StrictTowersMixin, PreTrainedModel):
                 f"`input_features_mask` must be {tuple(input_features.shape[:2])} as the frames of `input_features`, "
                 f"got {tuple(input_features_mask.shape)}. Pass the mask that the feature extractor returned."
             )
+        # on an accelerator the look would wait for it
+        looks = input_features_mask is not None and input_features_mask.device.type == "cpu"
+        if looks and not torch.compiler.is_compiling():
+            begins_late = (input_features_mask[:, 1:] & ~input_features_mask[:, :-1]).any(1)
+            if begins_late.any():
+                raise ValueError(
+                    f"`input_features_mask` has padding before real frames in {int(begins_late.sum())} clips. Pad on "
+                    "the right, as the feature extractor does."
+                )
         if masked_positions is not None:
             raise ValueError(
                 "`masked_positions` must be None: this encoder has no mask token, got "

@@ -10,9 +10,9 @@
         save               every save_steps, at the best value, at the end, on SIGTERM and Ctrl-C (which leave a due
                            evaluation out), and before an error of the data ends the run
 
-Optional methods of the model: `set_progress(step, num_steps)` before a step, `after_optimizer_step()` and
-`update_teacher(decay)` after it. Optional property: `exported_model`, what is left of it after training, all of which
-then has a gradient.
+Optional methods of the model: `set_progress(step, num_steps)` before a step, of its parts, too, such as an encoder;
+`after_optimizer_step()` and `update_teacher(decay)` after it. Optional property: `exported_model`, what is left of it
+after training, all of which then has a gradient.
 """
 
 import gc
@@ -148,8 +148,9 @@ def next_batches(state: TrainState, batches: Iterator[dict]) -> list[dict]:
 
 def forward_backward(state: TrainState, batches: list[dict], step: int) -> tuple[dict[str, Tensor], dict]:
     """Gradients of one optimizer step; returns its mean loss terms (on the device) and what is known on the host."""
-    if hasattr(state.bare_model, "set_progress"):
-        state.bare_model.set_progress(step, state.num_steps)
+    for module in state.bare_model.modules():
+        if hasattr(module, "set_progress"):
+            module.set_progress(step, state.num_steps)
     terms: dict[str, Tensor] = {}
     notes = {"step": step + 1, "audio_seconds": 0.0}
     for batch in batches:

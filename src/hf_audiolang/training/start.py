@@ -17,6 +17,7 @@ from hf_audiolang.models.modeling_loading import StrictTowersMixin
 from .config import ModelArguments
 
 _UNREAD = "pooler."  # of BERT's family: a layer that no text tower of ours reads
+_TRAINING_STATE = ".is_white"  # what a Zipformer's regularizers remember; an encoder without them has none
 # What a forward pass depends on although no tensor's shape shows it, wherever a config of the family has the field.
 _FORWARD_FIELDS = (
     "model_type",
@@ -158,7 +159,7 @@ def _copy_part(key: str, name: str, source: PreTrainedModel, target: PreTrainedM
     differs = max_frames is not None and max_frames != getattr(config, "max_frames", max_frames)
     if differs and hasattr(source, "resize_positions"):
         source.resize_positions(max_frames)
-    expected, found = target.state_dict(), source.state_dict()
+    expected, found = _weights(target), _weights(source)
     misfits = _misfits(expected, found)
     if misfits:
         raise ValueError(
@@ -166,7 +167,11 @@ def _copy_part(key: str, name: str, source: PreTrainedModel, target: PreTrainedM
             f"too many or of another shape, for instance {misfits[0]!r}. {advice}"
         )
     check_architecture(key, name, config, target.config, advice)
-    target.load_state_dict({tensor: found[tensor] for tensor in expected})
+    target.load_state_dict({tensor: found[tensor] for tensor in expected}, strict=False)  # training state stays
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in model.state_dict().items() if not name.endswith(_TRAINING_STATE)}
 
 
 def _misfits(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
