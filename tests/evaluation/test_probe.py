@@ -204,6 +204,25 @@ def test_the_reported_map_is_that_of_the_logits(monkeypatch):
         assert found[pooling].scores == pytest.approx(expected)
 
 
+def test_a_sweep_takes_one_thread_and_gives_the_others_back(monkeypatch):
+    seen = []
+    train_sweep = probe.train_sweep
+    monkeypatch.setattr(
+        probe, "train_sweep", lambda *args, **more: seen.append(torch.get_num_threads()) or train_sweep(*args, **more)
+    )
+    before = torch.get_num_threads()
+    features = frames_of(*needles(12, 0))
+    try:
+        torch.set_num_threads(2)
+        probe.probe_frames(features, features, poolings=["mean"], num_seeds=1, recipe=QUICK)
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+        with pytest.raises(ValueError, match="Three give an interval"):
+            probe.probe_frames(features, features, num_seeds=0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("labels", [(), ("class 0", "class 1")])
 def test_labels_are_checked_before_anything_is_encoded(labels):
     encoder, good = FrameEncoder(TABLE), classes_of_frames(12)

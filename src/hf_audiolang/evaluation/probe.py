@@ -20,7 +20,8 @@ deviation 1 over all of `train`; an input that is constant there stays at 0.
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -128,6 +129,22 @@ def evaluate(
     return TaskResult(values, {names[pooling]: of_pooling.chance for pooling, of_pooling in found.items()}, record)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Runs the block with one thread of torch, then as many as before.
+
+    The steps of a sweep are many and small: on two cores that other programs kept busy, two threads took twelve times
+    as long as one.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+@_one_thread()
 def probe_frames(
     train: FrameFeatures,
     test: FrameFeatures,
@@ -140,6 +157,8 @@ def probe_frames(
     device: torch.device | str = "cpu",
 ) -> dict[str, PoolingScores]:
     """Scores of probes on frames that are there already: pooling -> what its seeds reached on `test`.
+
+    On a CPU one thread works.
 
     Args:
         train: frames of the training clips; the classes are the labels of their records.
