@@ -404,13 +404,21 @@ def test_bart_base_weights_come_in():
         BartConfig(**sizes, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=20, pad_token_id=0)
     )
     numbers = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 28}
-    config = tiny_decoder_config(decoder_type="bart", vocab_size=33, encoder_hidden_size=16, **numbers)
+    config = tiny_decoder_config(
+        decoder_type="bart", vocab_size=33, encoder_hidden_size=16, tie_word_embeddings=False, **numbers
+    )
     decoder = BartCaptionDecoder(config).eval()
     decoder.load_bart(bart)
     tokens, audio, _ = decoder_inputs()
     with torch.no_grad():
         expected = bart.eval().decoder(input_ids=tokens, encoder_hidden_states=audio[..., :16]).last_hidden_state
         torch.testing.assert_close(decoder(tokens, audio[..., :16]), expected)
+        assert torch.equal(decoder.output_embedding, bart.decoder.embed_tokens.weight)
+    more_heads = tiny_decoder_config(
+        decoder_type="bart", vocab_size=33, encoder_hidden_size=16, **numbers | {"num_attention_heads": 4}
+    )
+    with pytest.raises(ValueError, match="has `decoder_attention_heads` 2, this one 4: the weights would load"):
+        BartCaptionDecoder(more_heads).load_bart(bart)
     with pytest.raises(ValueError, match="Use a `decoder_config` with its sizes"):
         BartCaptionDecoder(tiny_decoder_config(**{**FORMS["bart"], "hidden_size": 24})).load_bart(bart)
 

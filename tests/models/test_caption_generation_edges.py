@@ -189,6 +189,25 @@ def test_missing_inputs_are_named(model):
         model(decoder_input_ids=torch.full((4, 2), CLS))
     with pytest.raises(ValueError, match="call `generate` to write captions"):
         model(**audio_of(model))
+    with pytest.raises(ValueError, match="There is no audio: give `input_features`"):
+        model.generate(num_beams=2)
+    nothing = {name: values[:0] for name, values in audio_of(model).items()}
+    with pytest.raises(ValueError, match="There is no clip in `input_features`"):
+        model.generate(**nothing)
+
+
+def test_the_longest_caption_is_the_one_asked_for(model):
+    endless = {**audio_of(model), "eos_token_id": -1, "num_beams": 1}
+    default = model.generation_config.max_new_tokens + 1  # the beginning counts
+    lengths = {
+        default: {},
+        5: {"max_new_tokens": 4},
+        4: {"max_length": 4},
+        3: {"max_length": 9, "max_new_tokens": 2},
+    }
+    for expected, options in lengths.items():
+        assert model.generate(**endless, **options).shape[1] == expected
+    assert model.generation_config.max_new_tokens == default - 1  # as before
 
 
 @pytest.mark.parametrize("given", ["decoder_input_ids", "labels"])
@@ -214,7 +233,7 @@ def test_slap_names_the_token_that_captions_lack(model_class, token):
 
 
 def test_parallel_rows_are_written_from_the_audio_alone():
-    """What stands at the masked places does not matter, only how many there are."""
+    """Other audio gives other states, and each place its own."""
     decoder = decoder_of("released")
     tokens, audio, mask = decoder_inputs()
     real, is_parallel = torch.ones(3, 6, dtype=torch.bool), torch.ones(3, dtype=torch.bool)

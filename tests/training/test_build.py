@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from tiny import tiny_captionstew_config, tiny_mga_clap_config
+from tokenizers import processors
 from transformers import AutoModel, ModernBertConfig
 
-from hf_audiolang import LogMelFeatureExtractor, SlapConfig
+from hf_audiolang import CaptionStewForPreTraining, LogMelFeatureExtractor, SlapConfig, SlapForPreTraining
 from hf_audiolang.data import Record
 from hf_audiolang.training.build import _waveforms, build_model, build_processor, fit_vocabulary, plan_batches
 from hf_audiolang.training.config import load_run_config
@@ -53,6 +54,25 @@ def test_vocabulary_and_special_tokens_reach_every_part_that_has_text(tokenizer)
     assert not hasattr(config.audio_config, "vocab_size")
 
 
+def test_captions_begin_and_end_with_what_the_tokenizer_writes(tokenizer):
+    config, named = small_config(), copy.deepcopy(tokenizer)
+    named.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})  # as BigBird's, which writes neither
+    assert named.bos_token_id != named.cls_token_id == named("a dog")["input_ids"][0]
+    fit_vocabulary(config, named, is_exact=True)
+    decoder = config.decoder_config
+    assert (decoder.bos_token_id, decoder.eos_token_id) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    assert config.text_config.bos_token_id == named.bos_token_id
+
+
+def test_a_tokenizer_that_writes_no_end_cannot_train_a_captioner(tokenizer):
+    config, bare = small_config(), copy.deepcopy(tokenizer)
+    bare.backend_tokenizer.post_processor = processors.Sequence([])  # as GPT-2's
+    assert bare("a dog")["input_ids"] == bare("a dog", add_special_tokens=False)["input_ids"]
+    fit_vocabulary(config, bare, is_exact=True)
+    with pytest.raises(ValueError, match=r"`bos_token_id`, got None.*token and writes it around captions"):
+        SlapForPreTraining(config)
+
+
 def test_a_published_models_rounded_vocabulary_stays_unless_it_is_too_small(tokenizer):
     config = small_config()
     fit_vocabulary(config, tokenizer, is_exact=False)
@@ -60,6 +80,38 @@ def test_a_published_models_rounded_vocabulary_stays_unless_it_is_too_small(toke
     config.decoder_config.vocab_size = 20
     fit_vocabulary(config, tokenizer, is_exact=False)
     assert config.decoder_config.vocab_size == len(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("decoder_config", "norm_position", "pre"),
+        ("decoder_config", "norm_type", "rmsnorm"),
+        ("", "pooling", "attention"),
+    ],
+)
+def test_a_captioner_under_a_config_of_another_form_is_refused(tmp_path, tokenizer, part, field, value):
+    config = tiny_captionstew_config(text_config=None, contrastive_weight=0.0)
+    fit_vocabulary(config, tokenizer, is_exact=True)
+    CaptionStewForPreTraining(config).save_pretrained(tmp_path / "there")
+    setattr(getattr(config, part) if part else config, field, value)
+    config.save_pretrained(tmp_path / "here")
+    given = settings("--model", str(tmp_path / "there"), "--model_config", str(tmp_path / "here"))
+    with pytest.raises(ValueError, match=f"was trained with `.*{field}`"):
+        build_model(given, tokenizer)
+
+
+def test_going_on_without_the_trained_decoder_is_said(tmp_path, tokenizer, caplog):
+    config = tiny_captionstew_config(text_config=None, contrastive_weight=0.0)
+    fit_vocabulary(config, tokenizer, is_exact=True)
+    trained = CaptionStewForPreTraining(config)
+    trained.exported_model.save_pretrained(tmp_path / "model")
+    trained.exported_captioner.save_pretrained(tmp_path / "captioner")
+    found = build_model(load_run_config(["--max_steps", "3", "--model", str(tmp_path / "captioner")]), tokenizer)
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in found.state_dict().items())
+    assert "without its caption decoder" not in caplog.text
+    build_model(load_run_config(["--max_steps", "3", "--model", str(tmp_path / "model")]), tokenizer)
+    assert f"Give {str(tmp_path / 'captioner')!r} to go on" in caplog.text
 
 
 def test_objective_keys_overwrite_the_models_config_and_nothing_else():

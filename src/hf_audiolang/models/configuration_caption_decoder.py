@@ -27,7 +27,9 @@ class CaptionDecoderConfig(PreTrainedConfig):
     num_attention_heads: int = 8  # SLAP 2.2.3
     intermediate_size: int = 2048  # inner width of the MLP; our choice: 4 x width
     encoder_hidden_size: int = 768  # width of the audio tokens
-    decoder_type: Literal["native", "bart"] = "native"  # "bart": transformers' BartDecoder, of these sizes
+    decoder_type: Literal["native", "bart"] = (
+        "native"  # "bart": transformers' BartDecoder, of these sizes, in its own form
+    )
     norm_position: Literal["pre", "post"] = "pre"  # norms before each block, or after each residual sum
     norm_type: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     position_type: Literal["rope", "sinusoidal"] = "rope"
@@ -68,10 +70,11 @@ class CaptionDecoderConfig(PreTrainedConfig):
         """
         for name in names:
             value = getattr(self, f"{name}_token_id")
+            written = " and writes it around captions" if name in ("bos", "eos") else ""
             if value is None or not 0 <= value < self.vocab_size:
                 raise ValueError(
                     f"Captions need the token `{name}_token_id`, got {value} for {self.vocab_size} tokens. Use a "
-                    f"tokenizer that has a {_TOKENS[name]} token, or add one to it."
+                    f"tokenizer that has a {_TOKENS[name]} token{written}, or add one to it."
                 )
 
 

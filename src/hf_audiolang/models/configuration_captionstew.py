@@ -64,7 +64,7 @@ class CaptionStewConfig(PreTrainedConfig):
     clean_captions: bool = True  # lower case, no punctuation. The code keeps a "*" where only the decoder reads
 
     contrastive_weight: float | int = 1.0  # 0 leaves the term out, with the regulariser
-    caption_weight: float | int = 1.0  # 0 leaves the decoder out
+    caption_weight: float | int = 1.0  # 0 leaves the decoder out; a mean per token, little beside a sum over pairs
     regularizer_weight: float | int = 1.0  # extra term of the code on the embeddings, tiny beside a sum over pairs
     contrastive_loss: Literal["infonce", "sigmoid"] = "infonce"  # sigmoid: each pair by itself, without a bias
     contrastive_temperature: float | int = 0.07  # divides cosines; fixed

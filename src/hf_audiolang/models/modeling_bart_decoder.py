@@ -26,7 +26,7 @@ CACHE_NAME = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "pa
 class BartCaptionDecoder(PreTrainedModel):
     """BART's decoder between audio tokens and captions; the methods are those of `CaptionDecoder`.
 
-    Audio tokens of another width are projected to BART's first. `from_bart` takes published weights.
+    Audio tokens of another width are projected to BART's first. `load_bart` takes published weights.
 
     Example:
         >>> config = CaptionDecoderConfig(
@@ -78,9 +78,18 @@ class BartCaptionDecoder(PreTrainedModel):
     def load_bart(self, bart: PreTrainedModel) -> None:
         """Copies the decoder of a `BartModel`, or of a model with one, such as `facebook/bart-base`.
 
+        BART scores tokens with its token embedding: without tied embeddings that becomes the output, too.
+
         Raises:
-            ValueError: if its sizes are others.
+            ValueError: if its sizes, heads or activation are others.
         """
+        for name in ("decoder_attention_heads", "activation_function", "scale_embedding"):
+            there, here = getattr(bart.config, name), getattr(self.decoder.config, name)
+            if there != here:
+                raise ValueError(
+                    f"The decoder of this {type(bart).__name__} has `{name}` {there!r}, this one {here!r}: the "
+                    "weights would load and compute something else. Use a `decoder_config` that agrees with it."
+                )
         source = getattr(bart, "model", bart).decoder.state_dict()
         expected = self.decoder.state_dict()
         wrong = [name for name, value in expected.items() if name not in source or source[name].shape != value.shape]
@@ -90,6 +99,9 @@ class BartCaptionDecoder(PreTrainedModel):
                 f"another shape, for instance {wrong[0]!r}. Use a `decoder_config` with its sizes."
             )
         self.decoder.load_state_dict({name: source[name] for name in expected})
+        if not self.config.tie_word_embeddings:
+            with torch.no_grad():
+                self.lm_head.weight.copy_(self.decoder.embed_tokens.weight)
 
     def forward(
         self,

@@ -25,6 +25,7 @@ from .losses_caption import caption_loss, caption_task
 from .modeling_bart_decoder import CACHE_NAME
 from .modeling_outputs import AudioEncoderOutput
 
+_AUDIO = ("inputs", "input_features", "encoder_outputs")
 MAX_CAPTION_TOKENS = 128  # of a written caption; the limit of SLAP's and CaptionStew's training captions
 
 
@@ -62,6 +63,26 @@ class CaptionGenerationMixin(GenerationMixin):
     def create_masks_for_generate(attention_mask: Tensor | None = None, **kwargs) -> Tensor | None:
         """Leaves the mask of `decoder_input_ids` as it is: the decoder counts positions with it, for any cache."""
         return attention_mask
+
+    @torch.no_grad()
+    def generate(self, *args, **kwargs):
+        """Writes captions as transformers' `generate` does, which describes arguments and result.
+
+        The longest caption is `max_new_tokens`, or `max_length` where the call gives that alone.
+
+        Raises:
+            ValueError: if there is no clip, or a clip without sound.
+        """
+        given = [values for values in (*args[:1], *(kwargs.get(name) for name in _AUDIO)) if values is not None]
+        if not given or (isinstance(given[0], Tensor) and len(given[0]) == 0):
+            found = "no clip in `input_features`" if given else "no audio"
+            raise ValueError(
+                f"There is {found}: give `input_features` of clips, or `encoder_outputs` of `get_encoder()`."
+            )
+        if kwargs.get("max_length") is not None and kwargs.get("max_new_tokens") is None:
+            begun = kwargs.get("decoder_input_ids")  # transformers would let the default in new tokens count instead
+            kwargs["max_new_tokens"] = kwargs.pop("max_length") - (1 if begun is None else begun.shape[1])
+        return super().generate(*args, **kwargs)
 
     def audio_memory(self, encoder_outputs: AudioEncoderOutput) -> Tensor:
         """What the decoder hears (B, N, D); by default the encoder's tokens."""

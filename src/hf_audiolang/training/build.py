@@ -186,6 +186,7 @@ def build_model(config: RunConfig, tokenizer: PreTrainedTokenizerBase | None) ->
             advice = "Use a `model_config` that agrees with it, or leave `model_config` out."
             check_architecture("model", arguments.model, there, model_config, advice)
         model = load_pretrained("model", arguments.model, AutoModelForPreTraining, config=model_config)
+        _warn_of_new_decoder(arguments.model, model)
     else:
         model_config = shrink(model_config) if config.train.smoke else model_config
         if tokenizer is not None:
@@ -196,6 +197,16 @@ def build_model(config: RunConfig, tokenizer: PreTrainedTokenizerBase | None) ->
         share = freeze_parameters(model, arguments.freeze)
         logger.info(f"`freeze` {arguments.freeze} keeps {share:.1%} of the parameters as they are.")
     return model
+
+
+def _warn_of_new_decoder(name: str, model: PreTrainedModel) -> None:
+    folder = Path(name)
+    captioner = folder.parent / "captioner"
+    if folder.name == "model" and captioner.is_dir() and hasattr(model, "caption_decoder"):
+        logger.warning(
+            f"`model` {name!r} was exported without its caption decoder: a new one begins. Give {str(captioner)!r} to "
+            "go on with the decoder that was trained."
+        )
 
 
 def fit_vocabulary(model_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, *, is_exact: bool) -> None:
@@ -217,12 +228,21 @@ def fit_vocabulary(model_config: PreTrainedConfig, tokenizer: PreTrainedTokenize
         if not hasattr(part, "vocab_size"):
             continue
         part.vocab_size = len(tokenizer) if is_exact else max(part.vocab_size, len(tokenizer))
-        for name, value in ids.items():
+        written = _caption_ends(tokenizer) if part.model_type == "caption_decoder" else {}
+        for name, value in (ids | written).items():
             if hasattr(part, name):
                 setattr(part, name, value)
     if hasattr(model_config, "special_token_ids"):  # of tokens that captions have
         del ids["mask_token_id"]
         model_config.special_token_ids = sorted({value for value in ids.values() if value is not None})
+
+
+def _caption_ends(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+    """`bos_token_id` and `eos_token_id` of captions: what the tokenizer writes around words, not what it names."""
+    around = tokenizer("a")["input_ids"]
+    words = set(tokenizer("a", add_special_tokens=False)["input_ids"])
+    first, last = (None if token in words else token for token in (around[0], around[-1]))
+    return {"bos_token_id": first, "eos_token_id": last}
 
 
 def plan_batches(config: RunConfig, train_data: RecordDataset, accelerator: Accelerator) -> tuple[EpochSampler, int]:

@@ -37,6 +37,12 @@ _FORWARD_FIELDS = (
     "local_attention",
     "rope_theta",
     "rope_parameters",
+    "decoder_type",
+    "norm_position",
+    "norm_type",
+    "position_type",
+    "mlp_type",
+    "pooling",
 )
 # part -> the field of a system's config that describes it
 _CONFIGS = {"text_model": "text_config", "audio_model": "audio_config", "audio_projection": "projector_config"}
