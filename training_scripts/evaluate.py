@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> None:
     """One evaluation."""
     reading = AudioOptions(options.batch_seconds, options.max_seconds, options.long_audio, options.on_bad_example)
-    output_dir = options.output_dir or default_output_dir(options.model)
+    output_dir = options.output_dir or default_output_dir(options.model, options.captions)
     report = (caption_report if options.captions else model_report)(options, reading, output_dir)
     paths = write_report(report, output_dir)
     print(markdown_table(report))
@@ -104,10 +104,14 @@ def own_data(options: argparse.Namespace) -> RecordDataset:
     )
 
 
-def default_output_dir(model: str) -> Path:
-    """`evaluation` beside a model folder; `evaluation/<name>` here for a model `owner/<name>` of the Hub."""
+def default_output_dir(model: str, captions: bool = False) -> Path:
+    """`evaluation` beside a model folder; `evaluation/<name>` here for a model `owner/<name>` of the Hub.
+
+    For captions `evaluation_captions` in its place: a run's model and captioner lie side by side.
+    """
+    name = "evaluation_captions" if captions else "evaluation"
     folder = Path(model).expanduser()
-    return folder.parent / "evaluation" if folder.is_dir() else Path("evaluation") / folder.name
+    return folder.parent / name if folder.is_dir() else Path(name) / folder.name
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -122,8 +126,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no_captions", action="store_true", help="own data with `events` or `phrases` alone")
     parser.add_argument(
         "--output_dir",
-        default=None,
-        help="default: `evaluation` beside the model, or evaluation/NAME for OWNER/NAME of the Hub",
+        help="default: `evaluation` (or `evaluation_captions`) beside the model, or here for OWNER/NAME",
     )
     parser.add_argument("--device", default=None, help="default: cuda if there is one")
     parser.add_argument(

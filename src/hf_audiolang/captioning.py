@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, PreTrainedModel
@@ -89,7 +90,8 @@ def caption_files(
         files: sound files of any length, and folders that are searched for them.
         model: folder or Hub id of a captioner, or a loaded one with its `processor`.
         processor: of a loaded model.
-        manifest: .jsonl file to write or to continue; it must lie in a folder above the sounds.
+        manifest: .jsonl file to write or to continue; it must lie in a folder above the sounds. A link counts by
+            where it lies; training reads none that leads out of that folder, so put copies in place of such links.
         num_beams: hypotheses of the beam search; 1 takes the likeliest token each time.
         max_new_tokens: longest caption of a piece; None: 64, or what the model's generation config allows if less.
         options: batches and the rule for long files.
@@ -99,16 +101,15 @@ def caption_files(
         ValueError: if the model writes no captions, not one file is readable, the manifest is not one, or a file is
             outside its folder.
     """
-    paths = find_audio_files(files)
     known = set() if manifest is None else _read_manifest(Path(manifest))
-    names = {} if manifest is None else {path: _name_in(Path(manifest), path) for path in paths}
-    open_ones = [path for path in paths if names.get(path) not in known]
-    num_known = len(paths) - len(open_ones)
-    if not open_ones:
+    named = _named_files(files, manifest)
+    names = [name for name in named if name not in known]  # of those that get a caption now
+    num_known = len(named) - len(names)
+    if not names:
         return FileCaptioning([], num_known=num_known)
     model, processor = loaded_captioner(model, processor)
     options = replace(options or AudioOptions(), max_bad_fraction=1.0)  # the caller gets the failures, however many
-    records = [Record(id=str(path), audio=path) for path in open_ones]
+    records = [Record(id=str(named[name]), audio=named[name]) for name in names]
     reader = RecordReader(records, feature_extractor_of(processor).sampling_rate, options)
     generation = generation_settings(model, num_beams, max_new_tokens)
     found: dict[int, FileCaption] = {}
@@ -119,7 +120,7 @@ def caption_files(
                 wordless[clip.index] = f"{clip.record.id}: the model wrote no words."
                 continue
             found[clip.index] = FileCaption(clip.record.id, clip.record.duration, clip.caption, clip.pieces)
-            write({FILE: names.get(open_ones[clip.index]), CAPTION: clip.caption})
+            write({FILE: names[clip.index], CAPTION: clip.caption})
     if not num_known:
         reader.check_any_read()
     failed = (*reader.skipped, *(wordless[index] for index in sorted(wordless)))
@@ -179,36 +180,53 @@ def loaded_captioner(
 
 
 class _ManifestWriter:
-    """Appends lines to a manifest, each whole and on the disk before the next is made; without one does nothing."""
+    """Appends lines to a manifest, each whole and on the disk before the next is made; without one does nothing.
+
+    The file is made with its first line: an empty one would be taken for training data.
+    """
 
     def __init__(self, manifest: str | Path | None):
         self.path = None if manifest is None else Path(manifest)
+        self.file: TextIO | None = None
 
     def __enter__(self) -> Callable[[dict], None]:
-        if self.path is None:
-            return lambda row: None
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open("a", encoding="utf-8")
         return self._write
 
     def __exit__(self, *error: object) -> None:
-        if self.path is not None:
+        if self.file is not None:
             self.file.close()
 
     def _write(self, row: dict) -> None:
+        if self.path is None:
+            return
+        if self.file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = self.path.open("a", encoding="utf-8")
         self.file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.file.flush()
 
 
+def _named_files(files: Iterable[str | Path], manifest: str | Path | None) -> dict[str, Path]:
+    """Sound files by what the manifest calls them, each once however it is given; without one by their paths."""
+    named: dict[str, Path] = {}
+    for path in find_audio_files(files):
+        named.setdefault(str(path) if manifest is None else _name_in(Path(manifest), path), path)
+    return named
+
+
 def _name_in(manifest: Path, path: Path) -> str:
-    """The file as the manifest calls it: relative to the manifest's folder."""
-    try:
-        return path.resolve().relative_to(manifest.resolve().parent).as_posix()
-    except ValueError:
-        raise ValueError(
-            f"`manifest` {str(manifest)!r} lies in a folder that is not above {str(path)!r}. Training data name their "
-            "sounds relative to their own folder: put the manifest beside the sounds, or above them."
-        ) from None
+    """The file as the manifest calls it: relative to the manifest's folder.
+
+    A link counts by where it lies, as whoever reads the folder finds it; only where that is outside, by its target.
+    """
+    for absolute in (os.path.abspath, os.path.realpath):
+        folder, file = Path(absolute(manifest)).parent, Path(absolute(path))
+        if file.is_relative_to(folder):
+            return file.relative_to(folder).as_posix()
+    raise ValueError(
+        f"`manifest` {str(manifest)!r} lies in a folder that is not above {str(path)!r}. Training data name their "
+        "sounds relative to their own folder: put the manifest beside the sounds, or above them."
+    )
 
 
 def _read_manifest(path: Path) -> set[str]:

@@ -23,7 +23,7 @@ from hf_audiolang.cli import main
 from hf_audiolang.data.audio_io import record_waveform
 from hf_audiolang.data.registry import build_dataset
 from hf_audiolang.evaluation.captioning import CaptionPiece
-from hf_audiolang.evaluation.embed import AudioOptions
+from hf_audiolang.evaluation.embed import AudioOptions, RecordReader
 
 ROWS = {"a.wav": (1, 0.7), "b.wav": (2, 3.0), "inner/c.wav": (4, 1.4), "inner/d.wav": (5, 0.3)}  # caption, seconds
 EXPECTED = {name: CAPTIONS[row] for name, (row, _) in ROWS.items()}
@@ -60,6 +60,8 @@ def captioner_folder(tmp_path_factory):
 
 
 def lines_of(manifest):
+    if not manifest.exists():
+        return []
     return [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
 
 
@@ -117,6 +119,33 @@ def test_a_manifest_above_the_sounds_names_them_from_there(sounds):
     assert len(caption([sounds / "inner"], manifest=manifest).files) == 2
     assert captions_in(manifest) == {f"sounds/{name}": EXPECTED[name] for name in ("inner/c.wav", "inner/d.wav")}
     assert len(build_dataset(sounds.parent)) == 2
+
+
+def test_links_count_by_where_they_lie(sounds, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("a.wav", "b.wav"):
+        (linked / f"my_{name}").symlink_to(sounds / name)
+    assert len(caption([linked], manifest=linked / "metadata.jsonl").files) == 2
+    assert captions_in(linked / "metadata.jsonl") == {f"my_{name}": EXPECTED[name] for name in ("a.wav", "b.wav")}
+    for path in linked.glob("*.wav"):  # training reads no links that lead out of its folder
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    assert {row.id: row.captions[0] for row in build_dataset(linked)} == captions_in(linked / "metadata.jsonl")
+    (tmp_path / "other_name").symlink_to(sounds)  # the same folder by two names: its target says where the sounds are
+    found = caption([sounds / "a.wav", tmp_path / "other_name" / "a.wav"], manifest=sounds / "metadata.jsonl")
+    assert len(found.files) == 1
+    assert captions_in(sounds / "metadata.jsonl") == {"a.wav": EXPECTED["a.wav"]}
+
+
+def test_a_sound_that_is_named_twice_is_one_line(sounds, monkeypatch):
+    monkeypatch.chdir(sounds)
+    files = ["b.wav", str(sounds / "b.wav"), "inner/../b.wav", "a.wav"]
+    found = caption(files, manifest="metadata.jsonl")
+    assert [file.file for file in found.files] == ["b.wav", "a.wav"]
+    assert sorted(row["file_name"] for row in lines_of(sounds / "metadata.jsonl")) == ["a.wav", "b.wav"]
+    assert caption(files, manifest=sounds / "metadata.jsonl").num_known == 2
 
 
 def test_letters_of_every_language_survive(tmp_path):
@@ -246,6 +275,16 @@ def test_bad_files_are_named_and_tried_again(known, sounds, tmp_path, capsys):
     assert "no readable clip" in capsys.readouterr().err
 
 
+def test_a_call_without_a_single_caption_leaves_no_manifest(sounds, tmp_path):
+    (tmp_path / "bad" / "broken.wav").parent.mkdir()
+    (tmp_path / "bad" / "broken.wav").write_bytes(b"RIFF no sound")
+    with pytest.raises(ValueError, match="no readable clip"):
+        caption([tmp_path / "bad"], manifest=tmp_path / "bad" / "metadata.jsonl")
+    write_sound(sounds / "mute.wav", 3, 0.9)
+    assert len(caption([sounds / "mute.wav"], manifest=sounds / "metadata.jsonl").failed) == 1
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
 def test_a_file_without_words_is_no_pair(known, sounds, capsys):
     write_sound(sounds / "mute.wav", 3, 0.9)
     manifest = sounds / "metadata.jsonl"
@@ -285,6 +324,16 @@ def test_the_command_runs_a_saved_captioner_on_five_minutes(captioner_folder, tm
     assert {row.id: row.captions for row in build_dataset(tmp_path)} == {
         "long.wav": (long["caption"],), "short.flac": (short["caption"],)
     }  # fmt: skip
+
+
+def test_a_caption_longer_than_the_decoder_is_refused_before_a_file_is_read(sounds, monkeypatch):
+    config = tiny_captionstew_config(text_config=None, decoder_config={"max_position_embeddings": 7})
+    model, processor = CaptionStewForConditionalGeneration(config).eval(), tiny_processor()
+    model.generation_config.min_new_tokens = 7  # none ends early: the last token needs no position
+    assert len(caption_files([sounds], model, processor, max_new_tokens=7, num_beams=2).files) == 4
+    monkeypatch.setattr(RecordReader, "__iter__", lambda reader: pytest.fail("a file was read"))
+    with pytest.raises(ValueError, match="`max_new_tokens` is 8, but the decoder has 7 positions"):
+        caption_files([sounds], model, processor, max_new_tokens=8)
 
 
 def test_models_that_write_no_captions_are_refused(sounds, tmp_path, capsys):

@@ -10,6 +10,7 @@ import torch
 from caption_fakes import CAPTIONS, CaptionProcessor, TableCaptioner
 from evaluation_fakes import SAMPLING_RATE, TableProcessor, record, waveform
 from tiny import tiny_captionstew_config, tiny_processor, tiny_slap_config
+from transformers import EncodecFeatureExtractor, WhisperFeatureExtractor
 
 from hf_audiolang import CaptionStewForConditionalGeneration, SlapForConditionalGeneration
 from hf_audiolang.data.audio_io import AudioError
@@ -22,7 +23,7 @@ from hf_audiolang.evaluation.captioning import (
     joined_caption,
     reference_scores,
 )
-from hf_audiolang.evaluation.embed import AudioOptions, RecordReader
+from hf_audiolang.evaluation.embed import AudioOptions, RecordReader, longest_seconds
 from hf_audiolang.evaluation.metrics import caption_scores
 
 REFERENCES = [
@@ -67,6 +68,11 @@ def test_the_settings_reach_generate():
     for limit, longest in ((5, 5), (100, 64), (None, 64)):  # of the model's own generation config
         model.generation_config = SimpleNamespace(max_new_tokens=limit)
         assert generation_settings(model)["max_new_tokens"] == longest
+    model.config.decoder_config = SimpleNamespace(max_position_embeddings=30)
+    assert generation_settings(model)["max_new_tokens"] == 30
+    assert generation_settings(model, max_new_tokens=30)["max_new_tokens"] == 30
+    with pytest.raises(ValueError, match=r"`max_new_tokens` is 31, but the decoder has 30 positions.*at most as many"):
+        generation_settings(model, max_new_tokens=31)
     with pytest.raises(ValueError, match="`num_beams` must be at least 1, got 0"):
         generation_settings(model, num_beams=0)
     with pytest.raises(ValueError, match="`max_new_tokens` must be at least 1, got -2"):
@@ -88,6 +94,20 @@ def test_a_long_clip_has_the_captions_of_its_pieces_or_of_its_beginning():
     assert found.captions == ["a dog barks", "rain falls"]
     assert found.clips[1].pieces[0].end == 1.0
     assert found.clips[1].record.duration == 5.5
+
+
+def test_short_clips_are_captioned_in_batches_of_a_limited_number():
+    model, rows = TableCaptioner(), [number % 3 for number in range(2 * captioning.MAX_BATCH_CLIPS + 5)]
+    found = generate_captions(model, CaptionProcessor(), [record(row, 0.1) for row in rows])
+    assert found.captions == [CAPTIONS[row] for row in rows]
+    assert [call["shape"] for call in model.calls] == [(64, 10), (64, 10), (5, 10)]
+
+
+def test_a_feature_extractor_of_whisper_says_how_long_a_piece_may_be():
+    extractor = WhisperFeatureExtractor(feature_size=5, chunk_length=2)  # it cuts what is longer
+    assert longest_seconds(extractor, AudioOptions()) == 2.0
+    assert longest_seconds(extractor, AudioOptions(max_seconds=1.5)) == 1.5
+    assert longest_seconds(EncodecFeatureExtractor(chunk_length_s=1.0, overlap=0.01), AudioOptions()) is None
 
 
 def test_pieces_are_joined_in_order_without_repeats():
@@ -214,6 +234,8 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_encoded():
         captioning.evaluate(model, processor, all_records()[:1])
     with pytest.raises(ValueError, match=r"Clip 2 of `dataset` has no caption.*leave the clip out"):
         captioning.evaluate(model, processor, [*all_records()[:2], record(3)])
+    with pytest.raises(ValueError, match=r"Clip 2 of `dataset` has no caption with a word .* got \['', ' \.'\]"):
+        captioning.evaluate(model, processor, [*all_records()[:2], record(3, captions=("", " ."))])
     unreadable = RecordSubset([*all_records()[:2], record(3)], [0, 1, 2])
     with pytest.raises(ValueError, match="Clip 2 of `dataset` has no caption"):
         captioning.evaluate(model, processor, unreadable)

@@ -10,10 +10,17 @@ import pytest
 import soundfile
 import torch
 from evaluation_fakes import TableModel, TableProcessor, record, unit
+from tiny import tiny_captionstew_config, tiny_processor
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from hf_audiolang import AudioLangProcessor, LogMelFeatureExtractor, SlapConfig, SlapModel
+from hf_audiolang import (
+    AudioLangProcessor,
+    CaptionStewForConditionalGeneration,
+    LogMelFeatureExtractor,
+    SlapConfig,
+    SlapModel,
+)
 from hf_audiolang.data.records import RecordView
 from hf_audiolang.data.sound_scenes import SoundScenes, materialize, order_pairs, relevance, zero_shot_text
 from hf_audiolang.evaluation import detection, grounding, retrieval
@@ -234,6 +241,7 @@ def test_the_script_writes_beside_a_folder_and_under_the_last_part_of_a_hub_id(e
     (tmp_path / "run" / "model").mkdir(parents=True)
     assert evaluate_script.default_output_dir(str(tmp_path / "run" / "model")) == tmp_path / "run" / "evaluation"
     assert evaluate_script.default_output_dir("owner/slap-base") == Path("evaluation/slap-base")
+    assert evaluate_script.default_output_dir("owner/slap-base", True) == Path("evaluation_captions/slap-base")
     monkeypatch.chdir(tmp_path)
     assert evaluate_script.default_output_dir("run/model") == Path("run/evaluation")  # a folder wins
 
@@ -267,3 +275,38 @@ def test_the_script_evaluates_a_folder_and_the_embedded_data(system, evaluate_sc
     capsys.readouterr()
     assert evaluate_script.main([str(tmp_path / "absent" / "model")]) == 2
     assert "is not a folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def captioner_folder(tmp_path):
+    torch.manual_seed(0)
+    folder = tmp_path / "run" / "captioner"
+    CaptionStewForConditionalGeneration(tiny_captionstew_config(text_config=None)).save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return folder
+
+
+def test_the_script_scores_captions_into_a_folder_of_their_own(captioner_folder, evaluate_script, tmp_path, capsys):
+    of_the_model = tmp_path / "run" / "evaluation" / "metrics.json"
+    of_the_model.parent.mkdir()
+    of_the_model.write_text("the model's")
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    generator = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        soundfile.write(sounds / f"{name}.wav", generator.standard_normal(8000) / 10, 16000)
+    (sounds / "metadata.csv").write_text("file_name,caption\na.wav,a dog barks\nb.wav,rain falls\nc.wav,a bell\n")
+    words = [str(captioner_folder), "--captions", "--device", "cpu"]
+    assert evaluate_script.main([*words, "--data", str(sounds)]) == 0
+    output_dir = tmp_path / "run" / "evaluation_captions"
+    assert of_the_model.read_text() == "the model's"
+    stored = json.loads((output_dir / "metrics.json").read_text())
+    (about,) = stored["records"]
+    assert (about["task"], about["num_clips"], about["data"]) == ("captioning", 3, str(sounds))
+    assert 0 <= stored["captioning/CIDEr-D"] <= 10
+    assert "captions CIDEr-D" in capsys.readouterr().out
+    scenes = ["--test_size", "5", "--duration", "1.5", "2", "--n_events", "1", "2", "--output_dir"]
+    assert evaluate_script.main([*words, *scenes, str(tmp_path / "x")]) == 0
+    stored = json.loads((tmp_path / "x" / "metrics.json").read_text())
+    assert stored["records"][0]["data"].startswith("synthetic-scenes")
+    assert (stored["records"][0]["num_clips"], "captioning/CIDEr-D" in stored["ceiling"]) == (5, True)

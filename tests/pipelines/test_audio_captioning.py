@@ -145,12 +145,16 @@ def test_parameters_of_a_call_reach_generate_and_count_more_than_those_of_the_pi
     assert settings_of(captioner.model.calls[-1]) == usual  # nothing stays of the call before
     captioner(WAVEFORM, max_length=12)
     assert settings_of(captioner.model.calls[-1]) == {"num_beams": 4, "max_length": 12}
+    captioner(WAVEFORM, max_length=None)
+    assert captioner.model.calls[-1]["max_new_tokens"] == 64
     captioner.model.generation_config.max_new_tokens = 11  # a model that can write no more
     captioner(WAVEFORM)
     assert settings_of(captioner.model.calls[-1]) == {"num_beams": 4, "max_new_tokens": 11}
     given = make_captioner(num_beams=2, max_new_tokens=7)
     given(WAVEFORM, num_beams=3)
     assert settings_of(given.model.calls[-1]) == {"num_beams": 3, "max_new_tokens": 7}
+    given(WAVEFORM, max_length=12)  # counts more than the pipeline's new tokens, which `generate` would prefer
+    assert settings_of(given.model.calls[-1]) == {"num_beams": 2, "max_length": 12}
     given(WAVEFORM, generation_config=GenerationConfig(max_new_tokens=6, num_beams=5))
     config = given.model.calls[-1]["generation_config"]
     assert (config.max_new_tokens, config.num_beams) == (6, 5)
@@ -228,6 +232,24 @@ def test_a_batch_of_different_lengths_gives_what_each_gives_alone(folders, noise
     together = captioner(sounds, batch_size=3)
     assert together == [captioner(sound) for sound in sounds]
     assert len({found["text"] for found in together}) > 1
+
+
+@pytest.mark.parametrize("family", list(MODELS))
+def test_max_length_is_the_longest_caption(folders, family, noise, monkeypatch):
+    captioner, written = pipeline(TASK, model=str(folders[family]), device="cpu", max_new_tokens=11), []
+    generate = captioner.model.generate
+
+    def watched(**given):
+        written.append(generate(**given))
+        return written[-1]
+
+    monkeypatch.setattr(captioner.model, "generate", watched)
+    found = captioner(noise, max_length=4)
+    usual = captioner(noise)
+    assert [ids.shape[1] for ids in written] == [4, 12]  # the start token first
+    assert len(found["text"].split()) < 4 < len(usual["text"].split())
+    by_default = pipeline(TASK, model=str(folders[family]), device="cpu", max_length=4)
+    assert by_default(noise) == found
 
 
 def test_sampling_follows_the_seed(folders, noise):

@@ -12,6 +12,9 @@ import soundfile
 import torch
 import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from caption_fakes import CAPTIONS as CAPTIONS_OF_ROWS
+from caption_fakes import CaptionProcessor, TableCaptioner
+from evaluation_fakes import record as known_clip
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForSpeechSeq2Seq, AutoProcessor
@@ -22,7 +25,7 @@ from hf_audiolang.models.modeling_slap import SlapForPreTraining
 from hf_audiolang.training import load_run_config, next_commands, pretrain
 from hf_audiolang.training.build import build_datasets
 from hf_audiolang.training.checkpoint import find_last_checkpoint
-from hf_audiolang.training.finish import readable_clips
+from hf_audiolang.training.finish import evaluate_run, readable_clips
 from hf_audiolang.training.log import LOG_FILE, read_log
 from hf_audiolang.training.outline import SMOKE_SIZES
 
@@ -222,10 +225,9 @@ def test_a_folder_of_ones_own_sounds_trains_evaluates_and_exports(tmp_path, tiny
     assert record["data"] == f"held-out part of {sound_folder.name}"
     for path in ("metrics.json", "metrics.md", "model/README.md"):
         assert str(sound_folder) not in (folder / path).read_text()  # a private path
-    assert 1 <= record["num_clips"] <= 10
-    is_scored = "captioning/CIDEr-D" in result.report
-    assert is_scored == (record["num_clips"] > 1)
-    assert is_scored or "at least two clips" in result.report["left_out"]["captioning"]
+    assert record["num_clips"] == 1  # sound_12.wav, by a hash of the names
+    assert "at least two clips" in result.report["left_out"]["captioning"]
+    assert "captioning/CIDEr-D" not in result.report
     assert set(result.report["chance"]) >= {"text_to_audio/R@1", "audio_to_text/R@10"}
     assert AutoModel.from_pretrained(folder / "model").config.model_type == "slap"
     assert (folder / "figures" / "scene.png").stat().st_size > 10_000
@@ -233,10 +235,27 @@ def test_a_folder_of_ones_own_sounds_trains_evaluates_and_exports(tmp_path, tiny
     assert "synthetic" not in card.text
     assert card.data.license is None
     assert all(soundfile.info(path).samplerate == 16000 for path in result.examples)
-    assert len(result.examples) == min(8, record["num_clips"])
+    assert len(result.examples) == 1
     assert not (folder / "bad_examples.txt").exists()
     settings = yaml.safe_load((find_last_checkpoint(folder / "checkpoints") / "run.yaml").read_text())
-    assert (settings["train_data"], settings["batch_size"]) == (str(sound_folder), 30 - record["num_clips"])
+    assert (settings["train_data"], settings["batch_size"]) == (str(sound_folder), 29)
+
+
+def test_captions_of_ones_own_sounds_are_scored_on_the_first_clips(tmp_path):
+    clips = [known_clip(row, captions=(CAPTIONS_OF_ROWS[row],)) for row in (0, 1, 2, 4, 5)]
+    options = ["--train_data", "mine", "--eval_data", "test_clips", "--model_config", "x", "--max_steps", "1"]
+    config = load_run_config([*options, "--output_dir", str(tmp_path), "--test_size", "3"])
+    captioner, no_text = TableCaptioner(), torch.nn.Linear(2, 3)
+    report, examples = evaluate_run(config, no_text, CaptionProcessor(), clips, captioner)
+    (about,) = report["records"]
+    assert (about["task"], about["data"], about["num_clips"]) == ("captioning", "test_clips", 3)
+    assert sum(call["shape"][0] for call in captioner.calls) == 3
+    assert report["captioning/BLEU_1"] == pytest.approx(1)  # of their own captions
+    assert json.loads((tmp_path / "metrics.json").read_text()) == report
+    assert len(examples) == 5
+    config.eval.test_size = 300
+    report, _ = evaluate_run(config, no_text, CaptionProcessor(), clips, captioner)
+    assert report["records"][0]["num_clips"] == 5
 
 
 def test_a_bad_file_is_left_out_and_counted_or_stops_the_run(tmp_path, tiny_config, sound_folder):

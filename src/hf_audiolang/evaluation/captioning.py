@@ -28,11 +28,14 @@ from .embed import (
     longest_seconds,
     split_waveform,
 )
-from .metrics.caption_scores import TOKENIZER, caption_diversity, caption_scores
+from .metrics.caption_scores import TOKENIZER, caption_diversity, caption_scores, simple_words
 from .results import TaskResult, task_record
 
 NUM_BEAMS = 4  # SLAP's captioning decodes with it
 MAX_NEW_TOKENS = 64  # our choice: three times the usual caption of AudioCaps or Clotho
+# Clips of one `generate`, our choice: as many of 2 s fill the usual batch. The decoder's memory grows with clips times
+# beams, however short the clips, and none of them has its caption before all have.
+MAX_BATCH_CLIPS = 64
 PREFIX = "captioning/"
 
 
@@ -102,8 +105,9 @@ def generate_captions(
         dataset: map-style sequence of `Record`; each is read once.
         num_beams: hypotheses of the beam search; 1 takes the likeliest token each time.
         max_new_tokens: longest caption of a piece; None: 64, or what the model's generation config allows if less.
-        options: batching, the rule for bad clips and the rule for long ones: "chunk_mean" has a caption for each of
-            the equal pieces, joined by `joined_caption`; "crop" one for the beginning.
+        options: batching (of at most `MAX_BATCH_CLIPS` clips), the rule for bad clips and the rule for long ones:
+            "chunk_mean" has a caption for each of the equal pieces, joined by `joined_caption`; "crop" one for the
+            beginning.
 
     Raises:
         AudioError: if a clip is bad and `options.on_bad_example` is "error".
@@ -144,7 +148,8 @@ def iter_captions(
                 owners.append((index, place))
                 yield len(owners) - 1, part
 
-    for batch in batches_by_length(pieces(), int(reader.options.batch_seconds * reader.sampling_rate)):
+    batch_samples = int(reader.options.batch_seconds * reader.sampling_rate)
+    for batch in batches_by_length(pieces(), batch_samples, MAX_BATCH_CLIPS):
         captions = _captions_of_batch(model, processor, [piece for _, piece in batch], generation)
         for (number, _), caption in zip(batch, captions, strict=True):
             index, place = owners[number]
@@ -161,17 +166,24 @@ def generation_settings(
     """Arguments of `generate` for captions that depend on nothing random, as `generate_captions` takes them.
 
     Raises:
-        ValueError: if a number is below 1.
+        ValueError: if a number is below 1, or the decoder has no positions for so many tokens.
     """
+    decoder = getattr(getattr(model, "config", None), "decoder_config", None)
+    positions = getattr(decoder, "max_position_embeddings", None)  # for the start token and all but the last new one
     if max_new_tokens is None:
         limit = getattr(getattr(model, "generation_config", None), "max_new_tokens", None)
-        max_new_tokens = min(MAX_NEW_TOKENS, limit or MAX_NEW_TOKENS)
+        max_new_tokens = min(MAX_NEW_TOKENS, limit or MAX_NEW_TOKENS, positions or MAX_NEW_TOKENS)
     for name, value, usual in (
         ("num_beams", num_beams, NUM_BEAMS),
         ("max_new_tokens", max_new_tokens, MAX_NEW_TOKENS),
     ):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}. The default is {usual}.")
+    if positions is not None and max_new_tokens > positions:
+        raise ValueError(
+            f"`max_new_tokens` is {max_new_tokens}, but the decoder has {positions} positions "
+            "(`max_position_embeddings`). Give at most as many."
+        )
     return {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "do_sample": False}
 
 
@@ -213,7 +225,8 @@ def evaluate(
         options: reading and batching of the clips, see `generate_captions`.
 
     Raises:
-        ValueError: if a record has no caption, there are fewer than two readable clips, or the model writes none.
+        ValueError: if a record has no caption with a word, there are fewer than two readable clips, or the model
+            writes no captions.
     """
     start, options = time.perf_counter(), options or AudioOptions()
     generation = generation_settings(model, num_beams, max_new_tokens)
@@ -305,14 +318,15 @@ def _check_references(dataset: RecordDataset) -> None:
             "the set have them: give more clips, or only call `generate_captions`."
         )
     for index, captions in enumerate(dataset_captions(dataset)):
-        if not captions:
+        if not any(map(simple_words, captions)):
             raise ValueError(
-                f"Clip {index} of `dataset` has no caption to compare with. Name the column with the texts, or leave "
-                "the clip out."
+                f"Clip {index} of `dataset` has no caption with a word to compare with, got {list(captions)}. Name "
+                "the column with the texts, or leave the clip out."
             )
 
 
 __all__ = [
+    "MAX_BATCH_CLIPS",
     "MAX_NEW_TOKENS",
     "NUM_BEAMS",
     "CaptionPiece",

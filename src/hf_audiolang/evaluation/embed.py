@@ -319,29 +319,30 @@ def split_waveform(waveform: np.ndarray, max_samples: int | None, options: Audio
 
 
 def batches_by_length(
-    items: Iterable[tuple[int, np.ndarray]], batch_samples: int
+    items: Iterable[tuple[int, np.ndarray]], batch_samples: int, max_clips: int | None = None
 ) -> Iterator[list[tuple[int, np.ndarray]]]:
     """Groups (index, waveform) items into batches of similar lengths, holding only a few batches in memory.
 
     Args:
         items: indices with their (S_i,) waveforms.
         batch_samples: samples of a batch, padding included; a longer waveform is alone in its batch.
+        max_clips: most waveforms of a batch, however short; None: as many as fit.
     """
     window: list[tuple[int, np.ndarray]] = []
     for item in items:
         window.append(item)
         if sum(len(waveform) for _, waveform in window) >= WINDOW_BATCHES * batch_samples:
-            yield from _batches_of_window(window, batch_samples)
+            yield from _batches_of_window(window, batch_samples, max_clips)
             window = []
-    yield from _batches_of_window(window, batch_samples)
+    yield from _batches_of_window(window, batch_samples, max_clips)
 
 
 def _batches_of_window(
-    window: list[tuple[int, np.ndarray]], batch_samples: int
+    window: list[tuple[int, np.ndarray]], batch_samples: int, max_clips: int | None
 ) -> Iterator[list[tuple[int, np.ndarray]]]:
     batch: list[tuple[int, np.ndarray]] = []
     for item in sorted(window, key=lambda item: len(item[1]), reverse=True):
-        if batch and len(batch[0][1]) * (len(batch) + 1) > batch_samples:
+        if batch and (len(batch[0][1]) * (len(batch) + 1) > batch_samples or len(batch) == max_clips):
             yield batch
             batch = []
         batch.append(item)
@@ -381,6 +382,8 @@ def longest_seconds(processor: AudioProcessor, options: AudioOptions) -> float |
     """Longest piece of audio that is embedded at once: the smaller of the extractor's limit and `max_seconds`."""
     extractor = feature_extractor_of(processor)
     limit = getattr(extractor, "max_seconds", None) or getattr(extractor, "max_length_s", None)  # the latter: CLAP's
+    if limit is None and hasattr(extractor, "n_samples"):  # Whisper's `chunk_length`; EnCodec's is in samples
+        limit = extractor.n_samples / extractor.sampling_rate
     limits = [seconds for seconds in (options.max_seconds, limit) if seconds]
     return min(limits, default=None)
 

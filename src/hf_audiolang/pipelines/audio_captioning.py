@@ -33,12 +33,12 @@ class AudioCaptioningPipeline(RecordingPipeline):
     captioner(["street.wav", "garden.wav"], batch_size=2, num_beams=1, max_new_tokens=20)
     ```
 
-    Works with any captioner that `AutoModelForSpeechSeq2Seq` loads. Parameters of a call, or of the pipeline
-    itself as defaults: whatever `generate` takes (`num_beams`, by default 4; `max_new_tokens`, by default 64, or
-    what the model's generation config allows if less; `do_sample`, `temperature`, `generation_config`, ...);
-    `return_timestamps`; `max_seconds` and `long_audio` of `AudioOptions`. A recording longer than that, or than
-    the feature extractor's own limit, is cut into equal pieces: their captions are joined by "then", and
-    `return_timestamps=True` also gives each with its times.
+    Works with the captioners of this package. Parameters of a call, or of the pipeline itself as defaults: whatever
+    `generate` takes (`num_beams`, by default 4; `max_new_tokens`, by default 64, or what the model's generation
+    config allows if less; instead `max_length`, which counts the start token; `do_sample`, `temperature`,
+    `generation_config`, ...); `return_timestamps`; `max_seconds` and `long_audio` of `AudioOptions`. A recording
+    longer than that, or than the feature extractor's own limit, is cut into equal pieces: their captions are joined
+    by "then", and `return_timestamps=True` also gives each with its times.
     """
 
     _pipeline_calls_generate = True
@@ -104,11 +104,19 @@ class AudioCaptioningPipeline(RecordingPipeline):
         is_batch = isinstance(records, list)
         options = AudioOptions(on_bad_example="error", **(reading or {}))
         reader = RecordReader(records if is_batch else [records], self.feature_extractor.sampling_rate, options)
-        if not {*self._generate_kwargs, *generation} & {*LENGTHS}:  # as in other calls, not the longest that it can
-            generation["max_new_tokens"] = generation_settings(self.model)["max_new_tokens"]
-        clips = iter_captions(self.model, self._parts, reader, self._prepare_generate_kwargs(generation))
+        clips = iter_captions(self.model, self._parts, reader, self._generate_arguments(generation))
         in_order = sorted(clips, key=lambda clip: clip.index)
         return {"clip": in_order if is_batch else in_order[0]}
+
+    def _generate_arguments(self, asked: dict[str, object]) -> dict[str, object]:
+        """Arguments of `generate` for what a call asks: of the lengths its own, and the default if there is none."""
+        lengths = {**self._generate_kwargs, **asked}
+        if all(lengths.get(name) is None for name in LENGTHS):  # as in other calls, not the longest that it can
+            asked = {**asked, "max_new_tokens": generation_settings(self.model)["max_new_tokens"]}
+        arguments = self._prepare_generate_kwargs(asked)
+        if asked.get("max_length") is not None and asked.get("max_new_tokens") is None:
+            arguments.pop("max_new_tokens", None)  # the pipeline's own, which `generate` would take of the two
+        return arguments
 
     def postprocess(
         self, model_outputs: dict[str, CaptionedClip], return_timestamps: bool = False
