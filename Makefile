@@ -29,7 +29,7 @@ captionstew: .venv/ready  ## the two arms of CaptionStew, contrastive and captio
 test: .venv/ready  ## lint and the default test run: offline, CPU, under six minutes on two cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 format: .venv/ready
 	$(BIN)/ruff format .

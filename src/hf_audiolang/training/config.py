@@ -135,7 +135,7 @@ class EvalArguments:
     eval_size: int = _option(100, "Validation clips used for each of them.")
     best_metric: str = _option("text_to_audio/R@10", "Validation value whose maximum marks the best checkpoint.")
     export: Literal["best", "last"] = _option("last", "Which weights are evaluated and exported at the end.")
-    test_size: int = _option(300, "Clips of the final test (sound_scenes only).")
+    test_size: int = _option(300, "Clips of the final test; of own data, those captioned there.")
     composition_size: int = _option(200, "Clips with held-out class pairs in the final test (sound_scenes only).")
     zero_shot_size: int = _option(256, "Single-event clips of the final test (sound_scenes only).")
     probe_poolings: bool = _option(False, "Also probe the encoder by mean and attention pooling (sound_scenes only).")
