@@ -321,6 +321,16 @@ def test_other_inputs_are_refused(features, more, message):
         model_of()(features, **more)
 
 
+def test_padding_is_on_the_right_and_its_mask_of_any_type():
+    features, mask = batch()
+    model = model_of().eval()
+    with torch.no_grad():
+        expected = model(features, mask).frame_features
+        assert torch.equal(model(features, mask.float()).frame_features, expected)
+    with pytest.raises(ValueError, match=r"padding before real frames in [1-9]\d* clips. Pad on the right"):
+        model(features, mask.flip(1))
+
+
 def test_missing_weights_are_refused_but_not_the_state_of_whitening(tmp_path):
     model = ZipformerModel(tiny_zipformer_config())
     model.save_pretrained(tmp_path)
