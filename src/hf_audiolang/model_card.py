@@ -27,7 +27,10 @@ CARD_METRICS = {
     "detection/PSDS2": ("sound-event-detection", "psds2", "detection"),
     "grounding/PSDSm": ("text-to-audio-grounding", "psdsm", "grounding"),
     "captioning/CIDEr-D": ("audio-captioning", "cider_d", "captioning"),
+    "probe_mean/accuracy": ("audio-classification", "accuracy", "clip_probe"),
+    "probe_attention/accuracy": ("audio-classification", "accuracy", "clip_probe"),
     "probe_mean/mAP": ("audio-classification", "mean_average_precision", "tagging_probe"),
+    "probe_attention/mAP": ("audio-classification", "mean_average_precision", "tagging_probe"),
 }
 SHOWN_SETTINGS = (
     "train_data", "optimizer", "learning_rate", "text_learning_rate_scale", "lr_schedule", "warmup_steps",

@@ -14,9 +14,14 @@ from test_caption_generation import (
     slap_captioner,
 )
 from tiny import CLS, MASK, PAD, tiny_batch, tiny_captionstew_config, tiny_slap_config
-from transformers import DynamicCache, EncoderDecoderCache
+from transformers import AutoModel, DynamicCache, EncoderDecoderCache
 
-from hf_audiolang import CaptionStewForConditionalGeneration, SlapForConditionalGeneration, SlapForPreTraining
+from hf_audiolang import (
+    CaptionStewForConditionalGeneration,
+    SlapForConditionalGeneration,
+    SlapForPreTraining,
+    SlapModel,
+)
 
 
 @pytest.fixture(params=CAPTIONERS)
@@ -174,6 +179,19 @@ def test_another_vocabulary_changes_the_decoder_alone(build, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(text_tower, kept, strict=True))
 
 
+def test_the_system_in_a_captioners_folder_is_no_captioner(tmp_path):
+    slap_captioner().save_pretrained(tmp_path / "captioner")
+    system = AutoModel.from_pretrained(tmp_path / "captioner")
+    assert isinstance(system, SlapModel)
+    assert not system.config.is_encoder_decoder
+    vocab_size = system.config.decoder_config.vocab_size
+    system.resize_token_embeddings(40, mean_resizing=False)
+    assert (system.config.text_config.vocab_size, system.config.decoder_config.vocab_size) == (40, vocab_size)
+    system.save_pretrained(tmp_path / "system")
+    again = AutoModel.from_pretrained(tmp_path / "system")
+    assert again.get_input_embeddings().weight.shape[0] == 40
+
+
 def test_building_the_trained_captioner_draws_nothing_and_leaves_the_training_configuration_alone():
     model = SlapForPreTraining(tiny_slap_config())
     state, written = torch.get_rng_state(), model.config.to_dict()
@@ -208,6 +226,21 @@ def test_the_longest_caption_is_the_one_asked_for(model):
     for expected, options in lengths.items():
         assert model.generate(**endless, **options).shape[1] == expected
     assert model.generation_config.max_new_tokens == default - 1  # as before
+
+
+def test_clips_are_augmented_where_captions_are_learnt_alone(model, monkeypatch):
+    audio, tokens, asked = audio_of(model), torch.full((4, 3), 7), []
+    plain = model.augmented
+    monkeypatch.setattr(model, "augmented", lambda *given: asked.append(given) or plain(*given))
+    model(**audio, decoder_input_ids=tokens)
+    model.generate(**audio, max_new_tokens=2)
+    assert not asked
+    model.train()(**audio, labels=tokens)
+    assert len(asked) == 1
+    changed = plain(audio["input_features"], audio["input_features_mask"])
+    assert not torch.equal(changed, audio["input_features"])
+    model.eval()
+    assert torch.equal(plain(audio["input_features"], audio["input_features_mask"]), audio["input_features"])
 
 
 @pytest.mark.parametrize("given", ["decoder_input_ids", "labels"])

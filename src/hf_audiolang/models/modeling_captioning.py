@@ -20,6 +20,7 @@ from transformers import (
     StaticCache,
 )
 from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.utils import can_return_tuple
 
 from .losses_caption import caption_loss, caption_task
 from .modeling_bart_decoder import CACHE_NAME
@@ -30,7 +31,7 @@ MAX_CAPTION_TOKENS = 128  # of a written caption; the limit of SLAP's and Captio
 
 
 class CaptionGenerationMixin(GenerationMixin):
-    """`forward` and the hooks of `generate`; a class has a system with `audio_model`, and `caption_decoder`.
+    """`forward` and the hooks of `generate`; a class has a system with `audio_model`, `caption_decoder`, `augmented`.
 
     A written caption begins with the decoder config's `bos_token_id` and ends at its `eos_token_id`.
     """
@@ -92,18 +93,42 @@ class CaptionGenerationMixin(GenerationMixin):
         """Where that is real: bool (B, N)."""
         return encoder_outputs.token_mask
 
-    def write_captions(
+    @can_return_tuple
+    def forward(
         self,
-        input_features: Tensor | None,
-        input_features_mask: Tensor | None,
-        decoder_input_ids: Tensor | None,
-        decoder_attention_mask: Tensor | None,
-        encoder_outputs: AudioEncoderOutput | None,
-        cache: Cache | None,
-        use_cache: bool | None,
-        labels: Tensor | None,
+        input_features: Tensor | None = None,
+        input_features_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: AudioEncoderOutput | None = None,
+        cache: Cache | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        labels: Tensor | None = None,
+        **kwargs,
     ) -> Seq2SeqLMOutput:
-        """What `forward` of a captioning model does; arguments and result are described there."""
+        """Scores the next token of captions, or computes the caption loss.
+
+        Args:
+            input_features: (B, T, F) log-mel of the model's own feature extractor.
+            input_features_mask: (B, T) True at real frames, or None when all are.
+            decoder_input_ids: (B, L) tokens so far; with a cache those that are not in it yet.
+            decoder_attention_mask: (B, L) True at real tokens; None: padding, if any, lies on the right.
+            encoder_outputs: what `get_encoder()` returned, instead of `input_features`.
+            cache: keys and values of earlier tokens.
+            past_key_values: its name before transformers 5.24.
+            use_cache: begin a cache if there is none.
+            labels: (B, L) whole captions as the tokenizer gives them, start and end included, -100 at padding;
+                `decoder_input_ids` are then made of them.
+            **kwargs: ignored.
+
+        Returns:
+            Token logits (B, L, V), or (B, L - 1, V) with the loss for `labels`.
+
+        Raises:
+            ValueError: if a clip has no real frame, or a caption has more tokens than the decoder has positions.
+        """
+        cache = past_key_values if cache is None else cache
         if encoder_outputs is None and input_features is None:
             raise ValueError("There is no audio: give `input_features`, or `encoder_outputs` of `get_encoder()`.")
         if labels is None and decoder_input_ids is None:
@@ -112,6 +137,8 @@ class CaptionGenerationMixin(GenerationMixin):
                 "`generate` to write captions."
             )
         if encoder_outputs is None:
+            if labels is not None:
+                input_features = self.augmented(input_features, input_features_mask)
             encoder_outputs = self.get_encoder()(input_features, input_features_mask, return_dict=True)
         if labels is not None:
             _check_audio(self.memory_mask(encoder_outputs))

@@ -8,8 +8,7 @@ clip -> audio encoder -> frames -> encoder projection -> caption decoder -> capt
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
-from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers import PreTrainedModel
 from transformers.utils import can_return_tuple
 
 from .configuration_captionstew import CaptionStewConfig
@@ -59,49 +58,6 @@ class CaptionStewForConditionalGeneration(CaptionGenerationMixin, CaptionStewPre
     def caption_loss(self, labels: Tensor, encoder_outputs: AudioEncoderOutput) -> tuple[Tensor, Tensor]:
         """(loss of whole captions (B, L), -100 at padding; decoder states (B, L - 1, D))."""
         return mixed_caption_loss(self, labels, encoder_outputs)
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_features: Tensor | None = None,
-        input_features_mask: Tensor | None = None,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: AudioEncoderOutput | None = None,
-        cache: Cache | None = None,
-        past_key_values: Cache | None = None,
-        use_cache: bool | None = None,
-        labels: Tensor | None = None,
-        **kwargs,
-    ) -> Seq2SeqLMOutput:
-        """Scores the next token of captions, or computes the caption loss.
-
-        Args:
-            input_features: (B, T, F) log-mel of the model's own feature extractor.
-            input_features_mask: (B, T) True at real frames, or None when all are.
-            decoder_input_ids: (B, L) tokens so far; with a cache those that are not in it yet.
-            decoder_attention_mask: (B, L) True at real tokens; None: padding, if any, lies on the right.
-            encoder_outputs: what `get_encoder()` returned, instead of `input_features`.
-            cache: keys and values of earlier tokens.
-            past_key_values: its name before transformers 5.24.
-            use_cache: begin a cache if there is none.
-            labels: (B, L) whole captions as the tokenizer gives them, start and end included, -100 at padding;
-                `decoder_input_ids` are then made of them.
-            **kwargs: ignored.
-
-        Returns:
-            Token logits (B, L, V), or (B, L - 1, V) with the loss for `labels`.
-
-        Raises:
-            ValueError: if a clip has no real frame, or a caption has more tokens than the decoder has positions.
-        """
-        if input_features is not None and labels is not None:
-            input_features = self.augmented(input_features, input_features_mask)
-        cache = past_key_values if cache is None else cache
-        return self.write_captions(
-            input_features, input_features_mask, decoder_input_ids, decoder_attention_mask, encoder_outputs,
-            cache, use_cache, labels,
-        )  # fmt: skip
 
 
 class CaptionStewForPreTraining(CaptionStewPreTrainedModel):

@@ -29,6 +29,8 @@ class StrictTowersMixin:
         """
         wants_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        if not cls.can_generate():
+            model.config.is_encoder_decoder = False  # as a captioner's folder says, whose text is the decoder's
         missing = sorted(name for name in info["missing_keys"] if re.match(cls._required_weights, name))
         if missing and not allow_random_encoder:
             raise ValueError(

@@ -14,9 +14,9 @@ decoder of a training SlapForConditionalGeneration writes captions.
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPooling, Seq2SeqLMOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
 from .configuration_slap import SlapConfig
@@ -75,6 +75,12 @@ class SlapPreTrainedModel(StrictTowersMixin, PreTrainedModel):
             for teacher, student in module.teacher_pairs():
                 for target, source in zip(teacher.parameters(), student.parameters(), strict=True):
                     init.copy_(target, source)
+
+    def augmented(self, input_features: Tensor, input_features_mask: Tensor | None) -> Tensor:
+        """The features with SpecAugment in training, as they are otherwise."""
+        if not self.training:
+            return input_features
+        return augment_features(input_features, input_features_mask, self.config)
 
 
 class SlapModel(SlapPreTrainedModel):
@@ -361,9 +367,7 @@ class SlapForPreTraining(SlapPreTrainedModel):
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         encoder = self.slap.audio_model
-        seen = input_features
-        if self.training:
-            seen = augment_features(input_features, input_features_mask, self.config)
+        seen = self.augmented(input_features, input_features_mask)
         masked = None
         if self.has_teacher:
             layout = encoder.layout_of(input_features, input_features_mask)
@@ -465,47 +469,6 @@ class SlapForConditionalGeneration(CaptionGenerationMixin, SlapPreTrainedModel):
         self.caption_decoder = build_caption_decoder(config.decoder_config)
         self.set_generation_defaults(config)
         self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_features: Tensor | None = None,
-        input_features_mask: Tensor | None = None,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: AudioEncoderOutput | None = None,
-        cache: Cache | None = None,
-        past_key_values: Cache | None = None,
-        use_cache: bool | None = None,
-        labels: Tensor | None = None,
-        **kwargs,
-    ) -> Seq2SeqLMOutput:
-        """Scores the next token of captions, or computes the caption loss.
-
-        Args:
-            input_features: (B, T, F) log-mel of the model's own feature extractor.
-            input_features_mask: (B, T) True at real frames, or None when all are.
-            decoder_input_ids: (B, L) tokens so far; with a cache those that are not in it yet.
-            decoder_attention_mask: (B, L) True at real tokens; None: padding, if any, lies on the right.
-            encoder_outputs: what `get_encoder()` returned, instead of `input_features`.
-            cache: keys and values of earlier tokens.
-            past_key_values: its name before transformers 5.24.
-            use_cache: begin a cache if there is none.
-            labels: (B, L) whole captions as the tokenizer gives them, start and end included, -100 at padding;
-                `decoder_input_ids` are then made of them.
-            **kwargs: ignored.
-
-        Returns:
-            Token logits (B, L, V), or (B, L - 1, V) with the loss for `labels`.
-
-        Raises:
-            ValueError: if a clip has no real frame, or a caption has more tokens than the decoder has positions.
-        """
-        cache = past_key_values if cache is None else cache
-        return self.write_captions(
-            input_features, input_features_mask, decoder_input_ids, decoder_attention_mask, encoder_outputs,
-            cache, use_cache, labels,
-        )  # fmt: skip
 
 
 def _projection(width: int, projection_dim: int | None) -> nn.Module:
