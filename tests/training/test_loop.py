@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import gc
 import json
 import math
@@ -229,7 +230,11 @@ def test_a_signal_ends_the_run_after_the_step_with_everything_saved(uninterrupte
     assert read_log(tmp_path / LOG_FILE) == uninterrupted[2]
 
 
-def test_a_second_signal_is_not_caught(tmp_path):
+def test_a_second_signal_is_not_caught(tmp_path, request):
+    # A shell's background job starts with SIGINT ignored, and then a second one is ignored again.
+    request.addfinalizer(functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def batches():
         for count, batch in enumerate(toy_loader(0, 6)):
             if count == 2:
