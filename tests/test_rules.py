@@ -21,14 +21,17 @@ ALLOWED = {
     "data": {"models"},
     "evaluation": {"models", "data"},
     "inference": {"models", "data", "evaluation"},
-    "training": {"models", "data", "evaluation", "model_card"},
+    "training": {"models", "data", "evaluation", "model_card", "model_card_head", "lora_targets"},
     "benchmarks": {"models", "data", "evaluation", "training"},
     "model_card": {"models"},
-    "auto": {"models", "pipelines"},
+    "model_card_head": {"model_card"},
+    "auto": {"models", "pipelines", "lora_targets"},
+    "lora_targets": set(),
     "pipelines": {"models", "data", "evaluation"},
     "captioning": {"models", "data", "evaluation", "inference"},
     "detection": {"models", "data", "evaluation", "inference"},
-    "convert": {"models"},
+    "heads": {"models", "data", "evaluation"},
+    "convert": {"models", "data"},
 }
 # transformers fixes the signature of these
 FREE_SIGNATURES = {"__call__", "from_pretrained"}

@@ -3,7 +3,8 @@
 """Audio-language pretraining for transformers.
 
 After `import hf_audiolang`, transformers' `AutoModel`, `AutoProcessor`, `AutoFeatureExtractor`,
-`AutoModelForPreTraining` and `AutoModelForSpeechSeq2Seq` load the package's models from folders and from the Hub.
+`AutoModelForPreTraining`, `AutoModelForAudioClassification`, `AutoModelForAudioFrameClassification` and
+`AutoModelForSpeechSeq2Seq` load the package's models from folders and from the Hub.
 """
 
 from hf_audiolang.auto import export_with_code, register_all
@@ -22,6 +23,26 @@ from hf_audiolang.models.configuration_slap import SlapConfig
 from hf_audiolang.models.configuration_slap_audio import SlapAudioConfig
 from hf_audiolang.models.configuration_zipformer import ZipformerConfig
 from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
+from hf_audiolang.models.modeling_audio_classification import (
+    CaptionStewForAudioClassification,
+    CaptionStewForAudioFrameClassification,
+    HtsatForAudioClassification,
+    HtsatForAudioFrameClassification,
+    M2dClapAudioForAudioClassification,
+    M2dClapAudioForAudioFrameClassification,
+    M2dClapForAudioClassification,
+    M2dClapForAudioFrameClassification,
+    MgaClapForAudioClassification,
+    MgaClapForAudioFrameClassification,
+    NativeAudioForAudioClassification,
+    NativeAudioForAudioFrameClassification,
+    SlapAudioForAudioClassification,
+    SlapAudioForAudioFrameClassification,
+    SlapForAudioClassification,
+    SlapForAudioFrameClassification,
+    ZipformerForAudioClassification,
+    ZipformerForAudioFrameClassification,
+)
 from hf_audiolang.models.modeling_audio_projector import AudioProjector
 from hf_audiolang.models.modeling_caption_decoder import CaptionDecoder
 from hf_audiolang.models.modeling_captionstew import CaptionStewModel
@@ -51,28 +72,46 @@ __all__ = [
     "CaptionDecoder",
     "CaptionDecoderConfig",
     "CaptionStewConfig",
+    "CaptionStewForAudioClassification",
+    "CaptionStewForAudioFrameClassification",
     "CaptionStewForConditionalGeneration",
     "CaptionStewForPreTraining",
     "CaptionStewModel",
     "HtsatConfig",
+    "HtsatForAudioClassification",
+    "HtsatForAudioFrameClassification",
     "HtsatModel",
     "LogMelFeatureExtractor",
     "M2dClapAudioConfig",
+    "M2dClapAudioForAudioClassification",
+    "M2dClapAudioForAudioFrameClassification",
     "M2dClapAudioModel",
     "M2dClapConfig",
+    "M2dClapForAudioClassification",
+    "M2dClapForAudioFrameClassification",
     "M2dClapForPreTraining",
     "M2dClapModel",
     "MgaClapConfig",
+    "MgaClapForAudioClassification",
+    "MgaClapForAudioFrameClassification",
     "MgaClapModel",
     "NativeAudioConfig",
+    "NativeAudioForAudioClassification",
+    "NativeAudioForAudioFrameClassification",
     "NativeAudioModel",
     "SlapAudioConfig",
+    "SlapAudioForAudioClassification",
+    "SlapAudioForAudioFrameClassification",
     "SlapAudioModel",
     "SlapConfig",
+    "SlapForAudioClassification",
+    "SlapForAudioFrameClassification",
     "SlapForConditionalGeneration",
     "SlapForPreTraining",
     "SlapModel",
     "ZipformerConfig",
+    "ZipformerForAudioClassification",
+    "ZipformerForAudioFrameClassification",
     "ZipformerModel",
     "caption_files",
     "classify_files",

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""The one place that registers the package's classes with transformers, and the export of models with their code."""
+"""The one place that registers the package with transformers and peft, and the export of models with their code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
     AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
     AutoModelForPreTraining,
     AutoModelForSpeechSeq2Seq,
     AutoProcessor,
@@ -18,6 +20,8 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from hf_audiolang.lora_targets import register_lora_targets
+from hf_audiolang.models import modeling_audio_classification as heads
 from hf_audiolang.models.configuration_audio_projector import AudioProjectorConfig
 from hf_audiolang.models.configuration_captionstew import CaptionStewConfig
 from hf_audiolang.models.configuration_htsat import HtsatConfig
@@ -71,6 +75,28 @@ MODELS = {
         (SlapConfig, SlapModel),
         (ZipformerConfig, ZipformerModel),
     ),
+    AutoModelForAudioClassification: (
+        (CaptionStewConfig, heads.CaptionStewForAudioClassification),
+        (HtsatConfig, heads.HtsatForAudioClassification),
+        (M2dClapAudioConfig, heads.M2dClapAudioForAudioClassification),
+        (M2dClapConfig, heads.M2dClapForAudioClassification),
+        (MgaClapConfig, heads.MgaClapForAudioClassification),
+        (NativeAudioConfig, heads.NativeAudioForAudioClassification),
+        (SlapAudioConfig, heads.SlapAudioForAudioClassification),
+        (SlapConfig, heads.SlapForAudioClassification),
+        (ZipformerConfig, heads.ZipformerForAudioClassification),
+    ),
+    AutoModelForAudioFrameClassification: (
+        (CaptionStewConfig, heads.CaptionStewForAudioFrameClassification),
+        (HtsatConfig, heads.HtsatForAudioFrameClassification),
+        (M2dClapAudioConfig, heads.M2dClapAudioForAudioFrameClassification),
+        (M2dClapConfig, heads.M2dClapForAudioFrameClassification),
+        (MgaClapConfig, heads.MgaClapForAudioFrameClassification),
+        (NativeAudioConfig, heads.NativeAudioForAudioFrameClassification),
+        (SlapAudioConfig, heads.SlapAudioForAudioFrameClassification),
+        (SlapConfig, heads.SlapForAudioFrameClassification),
+        (ZipformerConfig, heads.ZipformerForAudioFrameClassification),
+    ),
     AutoModelForPreTraining: (
         (CaptionStewConfig, CaptionStewForPreTraining),
         (M2dClapConfig, M2dClapForPreTraining),
@@ -85,7 +111,10 @@ MODELS = {
 
 
 def register_all() -> None:
-    """Makes the Auto classes know every class of the package, and `pipeline` its tasks; safe to call again."""
+    """Makes the Auto classes know every class of the package, `pipeline` its tasks, and peft what LoRA adapts.
+
+    Safe to call again.
+    """
     AutoConfig.register(AudioProjectorConfig.model_type, AudioProjectorConfig, exist_ok=True)
     for config in CONFIGS:
         AutoConfig.register(config.model_type, config, exist_ok=True)
@@ -97,6 +126,7 @@ def register_all() -> None:
     for task, (pipeline_class, auto_class) in TASKS.items():
         if task not in PIPELINE_REGISTRY.get_supported_tasks():  # it would warn
             PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=auto_class, type="multimodal")
+    register_lora_targets()
 
 
 def export_with_code(model: PreTrainedModel, processor: ProcessorMixin | None, folder: str | Path) -> None:

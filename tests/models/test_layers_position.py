@@ -10,6 +10,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_
 
 from hf_audiolang.models.layers_position import (
     apply_rotary,
+    resize_table_2d,
     rotary_angles_1d,
     rotary_angles_2d,
     sinusoidal_positions,
@@ -87,3 +88,20 @@ def test_sine_table_by_its_formula():
             angle = position / 10000 ** (2 * pair / 6)
             assert math.isclose(table[position, 2 * pair], math.sin(angle), abs_tol=1e-6)
             assert math.isclose(table[position, 2 * pair + 1], math.cos(angle), abs_tol=1e-6)
+
+
+def test_a_table_is_interpolated_over_time_by_hand():
+    """Two columns become four: they lie at -0.25, 0.25, 0.75 and 1.25 of the old ones, the edges repeated.
+
+    The cubic kernel with a = -0.75 is 0.26171875 at 0.75, -0.10546875 at 1.25 and -0.03515625 at 1.75.
+    """
+    table = torch.tensor([[9.0, 9.0], [0.0, 4.0], [1.0, 4.0], [2.0, 4.0], [4.0, 4.0]])  # class token, two bands
+    steps = [-0.10546875, 0.2265625, 0.7734375, 1.10546875]
+    wanted = [[9.0, 9.0], *([step, 4.0] for step in steps), *([2 + 2 * step, 4.0] for step in steps)]
+    torch.testing.assert_close(resize_table_2d(table, 2, 4), torch.tensor(wanted))
+
+
+def test_a_shorter_table_is_cut_at_the_end_of_each_band():
+    table = torch.arange(7.0).unsqueeze(1)  # class token, two bands of three columns
+    assert resize_table_2d(table, 2, 2).flatten().tolist() == [0, 1, 2, 4, 5]
+    assert torch.equal(resize_table_2d(table, 2, 3), table)

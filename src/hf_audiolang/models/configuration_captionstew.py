@@ -10,6 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_audio_encoders import resolve_audio_config
+from .configuration_audio_head import AudioHeadConfig
 from .configuration_caption_decoder import CaptionDecoderConfig
 from .configuration_zipformer import ZipformerConfig
 
@@ -40,7 +41,7 @@ CAPTIONSTEW_DECODER = {
 
 
 @strict
-class CaptionStewConfig(PreTrainedConfig):
+class CaptionStewConfig(AudioHeadConfig):
     """Towers of CaptionStew and the numbers of its objectives; the defaults are those of the authors' toolkit, Auden.
 
     The study trains two models. The contrastive one is `caption_weight` 0. The captioning one is `contrastive_weight`

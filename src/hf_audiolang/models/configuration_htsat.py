@@ -5,7 +5,8 @@
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+
+from .configuration_audio_head import AudioHeadConfig
 
 # fields of transformers' ClapAudioConfig that say nothing about this encoder
 _CLAP_ONLY = (
@@ -16,7 +17,7 @@ _CLAP_ONLY = (
 
 
 @strict
-class HtsatConfig(PreTrainedConfig):
+class HtsatConfig(AudioHeadConfig):
     """Numbers of HTS-AT; the defaults are the MGA-CLAP authors' ("official"), the names `ClapAudioConfig`'s.
 
     The section of a `ClapModel` folder and the file of a `ClapAudioModel` folder configure this encoder too, as long

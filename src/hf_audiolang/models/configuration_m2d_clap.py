@@ -9,12 +9,13 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_audio_encoders import resolve_audio_config
+from .configuration_audio_head import AudioHeadConfig
 from .configuration_audio_projector import AudioProjectorConfig
 from .configuration_m2d_clap_audio import M2dClapAudioConfig
 
 
 @strict
-class M2dClapConfig(PreTrainedConfig):
+class M2dClapConfig(AudioHeadConfig):
     """Towers of M2D-CLAP and the numbers of its training; the defaults are those of stage 1.
 
     Sections, equations and tables are the paper's. Where its authors' code differs or adds a number the comment says

@@ -3,11 +3,12 @@
 """Configuration of M2D-CLAP's audio encoder."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+
+from .configuration_audio_head import AudioHeadConfig
 
 
 @strict
-class M2dClapAudioConfig(PreTrainedConfig):
+class M2dClapAudioConfig(AudioHeadConfig):
     """Numbers of the M2D audio encoder; the defaults are ViT-Base on 6.08 s (M2D-CLAP IV-A)."""
 
     model_type = "m2d_clap_audio_model"

@@ -9,13 +9,14 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_audio_encoders import resolve_audio_config
+from .configuration_audio_head import AudioHeadConfig
 from .configuration_htsat import HtsatConfig
 
 PAIR_AGGREGATIONS = ("uaca", "wstag", "attention")
 
 
 @strict
-class MgaClapConfig(PreTrainedConfig):
+class MgaClapConfig(AudioHeadConfig):
     """Towers of MGA-CLAP and how frames and words become one similarity; the defaults are the authors' code.
 
     Sections, equations and tables are the paper's. Where it and the code differ the comment gives the paper's value.

@@ -8,12 +8,14 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .configuration_audio_head import AudioHeadConfig
+
 AST, WHISPER = "audio-spectrogram-transformer", "whisper"
 NATIVE_MODEL_TYPES = (AST, WHISPER)
 
 
 @strict
-class NativeAudioConfig(PreTrainedConfig):
+class NativeAudioConfig(AudioHeadConfig):
     """A native encoder and how it is fed; the default encoder is AST-Base, the default form the unchanged one.
 
     Sections and equations are those of MGA-CLAP, whose second backbone is an AST with a locality-aware last block.

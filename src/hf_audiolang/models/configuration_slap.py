@@ -9,12 +9,13 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_audio_encoders import resolve_audio_config
+from .configuration_audio_head import AudioHeadConfig
 from .configuration_caption_decoder import CaptionDecoderConfig
 from .configuration_slap_audio import SlapAudioConfig
 
 
 @strict
-class SlapConfig(PreTrainedConfig):
+class SlapConfig(AudioHeadConfig):
     """Towers of SLAP and the numbers of its three losses (2.2), the defaults are the paper's where it gives them.
 
     Section numbers are the paper's. DINOv2 stands for the published recipe of its masked-patch loss, which the paper

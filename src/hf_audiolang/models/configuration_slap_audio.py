@@ -3,11 +3,12 @@
 """Configuration of SLAP's audio encoder."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+
+from .configuration_audio_head import AudioHeadConfig
 
 
 @strict
-class SlapAudioConfig(PreTrainedConfig):
+class SlapAudioConfig(AudioHeadConfig):
     """Numbers of the SLAP audio encoder; the defaults are the paper's (2.1.1, 2.1.2, 3.2)."""
 
     model_type = "slap_audio_model"

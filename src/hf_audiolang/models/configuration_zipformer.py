@@ -3,7 +3,8 @@
 """Configuration of the Zipformer, the encoder of icefall's recipes and of CaptionStew."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+
+from .configuration_audio_head import AudioHeadConfig
 
 _PER_STACK = (
     "num_encoder_layers", "encoder_dim", "encoder_unmasked_dim", "feedforward_dim", "num_heads", "cnn_module_kernel",
@@ -40,7 +41,7 @@ ZIPFORMER_PRESETS: dict[str, dict[str, tuple[int, ...]]] = {
 
 
 @strict
-class ZipformerConfig(PreTrainedConfig):
+class ZipformerConfig(AudioHeadConfig):
     """Numbers of a Zipformer; the defaults are Auden's base size, with which CaptionStew's models are built.
 
     Lists have one number per stack. Names are icefall's, so that its `--encoder-dim` and the like carry over.

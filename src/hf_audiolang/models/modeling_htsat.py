@@ -270,8 +270,8 @@ class HtsatModel(StrictTowersMixin, PreTrainedModel):
             init.copy_(module.relative_position_index, module.offset_index())
 
     def get_input_embeddings(self) -> nn.Module:
-        """Returns the patch projection."""
-        return self.audio_encoder.patch_embed.proj
+        """Returns the patch embedding, whose projection is not called as a module: transformers hooks what this is."""
+        return self.audio_encoder.patch_embed
 
     def train(self, mode: bool = True) -> "HtsatModel":
         """Switches the mode; what the locality-aware blocks do not use stays without gradient.

@@ -1,8 +1,10 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""Loading of audio encoders and systems that refuses to return random weights."""
+"""Loading of audio encoders and systems that refuses to return random weights, and adapters of other models."""
 
 import re
+
+from .modeling_adapters import find_adapter
 
 
 class StrictTowersMixin:
@@ -18,6 +20,8 @@ class StrictTowersMixin:
     def from_pretrained(cls, pretrained_model_name_or_path, *args, allow_random_encoder: bool = False, **kwargs):
         """Loads as transformers does, and checks that the encoders' weights were there.
 
+        The folder of an adapter gives its base with the adapter in it, and with the head that the adapter brings.
+
         Args:
             pretrained_model_name_or_path: folder or Hub id.
             *args: passed on.
@@ -25,9 +29,18 @@ class StrictTowersMixin:
             **kwargs: passed on.
 
         Raises:
-            ValueError: if encoder weights are missing and `allow_random_encoder` is False.
+            ValueError: if encoder weights are missing and `allow_random_encoder` is False, or if an adapter does not
+                fit the model.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        adapter = find_adapter(pretrained_model_name_or_path, kwargs)
+        if adapter is not None:
+            adapter_name = kwargs.get("adapter_name", "default")
+            checks = {"allow_random_encoder": allow_random_encoder, "output_loading_info": True}
+            model, info = cls.from_pretrained(adapter.base, *args, **checks, **adapter.options_of_base(kwargs))
+            adapter.check_base(info)
+            model.load_adapter(adapter.name, adapter_name=adapter_name, adapter_kwargs=adapter.download)
+            return (model, info) if wants_info else model
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         if not cls.can_generate():
             model.config.is_encoder_decoder = False  # as a captioner's folder says, whose text is the decoder's
@@ -39,6 +52,30 @@ class StrictTowersMixin:
                 "`allow_random_encoder=True` to start from random weights on purpose."
             )
         return (model, info) if wants_info else model
+
+    def load_adapter(self, peft_model_id=None, *args, **kwargs):
+        """Loads an adapter as transformers does, and checks that it was trained on such a model.
+
+        Raises:
+            ValueError: if tensors are missing, too many or of another shape; names both models.
+        """
+        kwargs.setdefault("ignore_mismatched_sizes", True)  # they are refused here, in words
+        try:
+            info = super().load_adapter(peft_model_id, *args, **kwargs)
+        except ValueError as error:
+            raise ValueError(f"{self._refusal(peft_model_id, kwargs)}: {error}") from error
+        misfits = sorted({*info.missing_and_mismatched(), *info.unexpected_keys})
+        if misfits:
+            raise ValueError(
+                f"{self._refusal(peft_model_id, kwargs)}: {len(misfits)} tensors are missing, too many or of another "
+                f"shape, for instance {misfits[0]!r}. Load it on the model that it was trained on."
+            )
+        return info
+
+    def _refusal(self, name, options: dict) -> str:
+        adapter = None if name is None else find_adapter(name, options)
+        origin = f", trained on {adapter.origin}," if adapter is not None else ""
+        return f"The adapter {str(name)!r}{origin} does not fit this {type(self).__name__} of {self.name_or_path!r}"
 
 
 __all__ = ["StrictTowersMixin"]

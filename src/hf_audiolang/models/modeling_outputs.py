@@ -5,7 +5,7 @@
 from dataclasses import dataclass
 
 import torch
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPooling, TokenClassifierOutput
 from transformers.utils import ModelOutput
 
 
@@ -38,6 +38,19 @@ class AudioFrameOutput(ModelOutput):
     """
 
     frame_features: torch.FloatTensor | None = None
+    frame_mask: torch.BoolTensor | None = None
+
+
+@dataclass
+class FrameClassifierOutput(TokenClassifierOutput):
+    """Output of every `...ForAudioFrameClassification`.
+
+    Attributes:
+        loss: () mean over the real frames; only with labels.
+        logits: (B, T', C), zeros at padding.
+        frame_mask: (B, T') bool, True at real output frames.
+    """
+
     frame_mask: torch.BoolTensor | None = None
 
 
@@ -104,4 +117,11 @@ class PreTrainingOutput(ModelOutput):
     text_embeds: torch.FloatTensor | None = None
 
 
-__all__ = ["AudioEncoderOutput", "AudioFrameOutput", "AudioTextOutput", "PreTrainingOutput", "WordFeatureOutput"]
+__all__ = [
+    "AudioEncoderOutput",
+    "AudioFrameOutput",
+    "AudioTextOutput",
+    "FrameClassifierOutput",
+    "PreTrainingOutput",
+    "WordFeatureOutput",
+]
