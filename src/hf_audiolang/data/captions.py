@@ -11,10 +11,8 @@ rows -> structural checks (always errors) -> bad rows (skipped and counted, or e
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha1
 from pathlib import Path
@@ -25,6 +23,7 @@ from .audio_files import find_audio_files
 from .audio_io import AudioError, audio_info
 from .captions_checks import ON_BAD_EXAMPLE, BadRows, choose_columns, path_inside, row_captions
 from .captions_datasets import open_datasets_folder, open_hub_dataset, read_table
+from .metadata_files import read_rows
 from .records import Record, RecordDataset, RecordSubset, record_ids
 
 logger = logging.get_logger(__name__)
@@ -79,17 +78,17 @@ def load_captions(
         metadata_path = _find_metadata(folder, split)
         if metadata_path is not None:
             records, places = _read_folder(metadata_path, audio_column, caption_column, bad_rows, needs_captions)
-            return _checked(records, places, bad_rows, max_header_checks or MAX_HEADER_CHECKS)
-        if not _is_datasets_folder(folder):
+            return check_sounds(records, places, bad_rows, max_header_checks or MAX_HEADER_CHECKS)
+        if not is_datasets_folder(folder):
             records = _read_sounds(folder, needs_captions)
-            return _checked(
+            return check_sounds(
                 records, [f"`{record.id}`" for record in records], bad_rows, max_header_checks or MAX_HEADER_CHECKS
             )
     table = open_datasets_folder(folder, split) if folder.is_dir() else open_hub_dataset(str(name_or_path), split)
     records, places = read_table(
         table, str(name_or_path), audio_column, caption_column, bad_rows, needs_captions=needs_captions
     )
-    return _checked(records, places, bad_rows, max_header_checks or MAX_EMBEDDED_CHECKS)
+    return check_sounds(records, places, bad_rows, max_header_checks or MAX_EMBEDDED_CHECKS)
 
 
 def split_held_out(dataset: RecordDataset, fraction: float = 0.1) -> tuple[RecordSubset, RecordSubset]:
@@ -104,7 +103,7 @@ def split_held_out(dataset: RecordDataset, fraction: float = 0.1) -> tuple[Recor
     if not 0 < fraction < 1:
         raise ValueError(f"`fraction` is {fraction}. Give the share to hold out, between 0 and 1.")
     ids = record_ids(dataset)
-    position = {record_id: _uniform(record_id) for record_id in ids}
+    position = {record_id: id_position(record_id) for record_id in ids}
     if len(position) < 2:
         raise ValueError(f"`dataset` has {len(position)} distinct record(s). Holding some out needs at least two.")
     ordered = sorted(position, key=position.__getitem__)
@@ -116,7 +115,9 @@ def split_held_out(dataset: RecordDataset, fraction: float = 0.1) -> tuple[Recor
     return RecordSubset(dataset, train, skipped=skipped), RecordSubset(dataset, held_out)
 
 
-def _checked(records: RecordDataset, places: Sequence[str], bad_rows: BadRows, max_header_checks: int) -> RecordSubset:
+def check_sounds(
+    records: RecordDataset, places: Sequence[str], bad_rows: BadRows, max_header_checks: int
+) -> RecordSubset:
     """The good records, after opening up to `max_header_checks` of the sounds; adds the durations read."""
     durations: dict[int, float] = {}
     open_ones = [index for index in range(len(records)) if index not in bad_rows.records][:max_header_checks]
@@ -145,7 +146,7 @@ def _find_metadata(folder: Path, split: str) -> Path | None:
     return None
 
 
-def _is_datasets_folder(folder: Path) -> bool:
+def is_datasets_folder(folder: Path) -> bool:
     """Whether `save_to_disk` of `datasets` wrote it."""
     return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
@@ -171,7 +172,7 @@ def _read_folder(
     needs_captions: bool,
 ) -> tuple[list[Record], list[str]]:
     """(records, their places in messages) of a metadata file; rows of one file are merged."""
-    rows = list(_read_csv(metadata_path) if metadata_path.suffix == ".csv" else _read_jsonl(metadata_path))
+    rows = list(read_rows(metadata_path))
     if not rows:
         raise ValueError(f"`{metadata_path}` has 0 rows. Write one row per sound, such as:\n{_EXAMPLE}")
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
@@ -210,53 +211,7 @@ def _merged_record(folder: Path, key: str, group: Sequence[tuple[str, dict, tupl
     return replace(record, id=key)
 
 
-def _read_csv(path: Path) -> Iterator[tuple[int, dict]]:
-    """(line, row) of a CSV file with a header."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            if len(set(header)) < len(header):
-                raise ValueError(f"`{path}` has a column name twice: {header}. Name them caption_1, caption_2, ...")
-            for cells in reader:
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise ValueError(
-                        f"{path.name} line {reader.line_num} has {len(cells)} cells but the header has {len(header)}: "
-                        f'{cells}. Put quotes around captions with commas ("a dog barks, then howls").'
-                    )
-                yield reader.line_num, dict(zip(header, cells, strict=True))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"`{path}` is not UTF-8 text ({error.reason}). Save it as UTF-8.") from error
-    except csv.Error as error:
-        raise ValueError(f"`{path}` line {reader.line_num} is not readable as CSV ({error}). Correct it.") from error
-
-
-def _read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
-    """(line, row) of a file with one JSON object per line."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for line, text in enumerate(file, start=1):
-                if not text.strip():
-                    continue
-                try:
-                    row = json.loads(text)
-                except json.JSONDecodeError as error:
-                    raise ValueError(
-                        f"{path.name} line {line} is not JSON ({error.msg}). Correct the line."
-                    ) from error
-                if not isinstance(row, Mapping):
-                    raise ValueError(
-                        f"{path.name} line {line} is {type(row).__name__}, not an object. "
-                        'Write {"file_name": "door.wav", "caption": "..."}.'
-                    )
-                yield line, dict(row)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"`{path}` is not UTF-8 text ({error.reason}). Save it as UTF-8.") from error
-
-
-def _uniform(record_id: str) -> float:
+def id_position(record_id: str) -> float:
     """A number in [0, 1) that depends on the id alone."""
     return int.from_bytes(sha1(record_id.encode(), usedforsecurity=False).digest()[:8], "big") / 2**64
 
@@ -267,4 +222,7 @@ __all__ = [
     "MAX_EMBEDDED_CHECKS",
     "load_captions",
     "split_held_out",
+    "check_sounds",
+    "is_datasets_folder",
+    "id_position",
 ]

@@ -80,8 +80,15 @@ def open_datasets_folder(folder: Path, split: str) -> datasets.Dataset:
     return table
 
 
-def open_hub_dataset(name: str, split: str) -> datasets.Dataset:
-    """A split of a data set of the Hub.
+def open_hub_dataset(
+    name: str, split: str | None, revision: str | None = None
+) -> datasets.Dataset | datasets.DatasetDict:
+    """A split of a data set of the Hub, or all of them.
+
+    Args:
+        name: `owner/name`.
+        split: None gives all splits by their names.
+        revision: branch, tag or commit; None is the newest.
 
     Raises:
         FileNotFoundError: if `name` is no `owner/name` and there is no such folder either.
@@ -91,11 +98,13 @@ def open_hub_dataset(name: str, split: str) -> datasets.Dataset:
         raise FileNotFoundError(f"There is no folder `{name}`. Correct the path, or give a Hub id `owner/name`.")
     import datasets
 
+    version = {"revision": revision} if revision else {}
     try:
-        return datasets.load_dataset(name, split=split)
+        return datasets.load_dataset(name, split=split, **version)
     except (OSError, ValueError) as error:
+        what = f"its split {split!r}" if split else "it"
         raise ValueError(
-            f"`{name}` is no folder here, and as a Hub data set its split {split!r} cannot be loaded: {error} "
+            f"`{name}` is no folder here, and as a Hub data set {what} cannot be loaded: {error} "
             "Correct the path, the id or the split."
         ) from error
 
@@ -116,8 +125,6 @@ def read_table(
     Raises:
         ValueError: for a missing column, no rows, or a column of paths that leave the folder.
     """
-    import datasets
-
     if len(table) == 0:
         raise ValueError(f"`{place}` has 0 rows. Give at least one.")
     audio, caption_names = choose_columns(
@@ -129,19 +136,7 @@ def read_table(
     for row, texts in enumerate(captions):
         if needs_captions and not texts:
             bad_rows.add(None, f"`{place}` row {row} has an empty caption. Write one, or remove the row.")
-    table = table.select_columns([audio, *known])
-    folder = None
-    if isinstance(table.features[audio], datasets.Audio):
-        table = table.cast_column(audio, datasets.Audio(decode=False))
-        keys = _sound_keys(table, audio)
-    elif Path(place).expanduser().is_dir() and table.features[audio] == datasets.Value("string"):
-        folder = Path(place).expanduser().resolve()
-        keys = [path_inside(folder, name, f"`{place}` row {row} (`{name}`)") for row, name in enumerate(table[audio])]
-    else:
-        raise ValueError(
-            f"`{place}` column {audio!r} is {table.features[audio]}, not sounds. Cast it to `datasets.Audio`, or pass "
-            "another `audio_column`."
-        )
+    table, keys, folder = encoded_sounds(table.select_columns([audio, *known]), audio, place)
     merged: dict[str, list[int]] = {}
     for row, key in enumerate(keys):
         if captions[row] or not needs_captions:
@@ -155,6 +150,33 @@ def read_table(
         folder=folder,
     )
     return records, [f"`{place}` row {rows[0]} (`{key}`)" for key, rows in merged.items()]
+
+
+def encoded_sounds(
+    table: datasets.Dataset, audio_column: str, place: str
+) -> tuple[datasets.Dataset, list[str], Path | None]:
+    """(table whose sounds stay encoded, key of each row's sound, folder where a column of paths starts).
+
+    Rows with the same sound have the same key. The folder is None for sounds that are stored in the table.
+
+    Raises:
+        ValueError: if the column holds no sounds, or paths that leave the folder.
+    """
+    import datasets
+
+    table = table.with_format(None)  # one that names columns, as some casts leave it, would hide those made below
+    if isinstance(table.features[audio_column], datasets.Audio):
+        table = table.cast_column(audio_column, datasets.Audio(decode=False))
+        return table, _sound_keys(table, audio_column), None
+    if Path(place).expanduser().is_dir() and table.features[audio_column] == datasets.Value("string"):
+        folder = Path(place).expanduser().resolve()
+        names = table[audio_column]
+        keys = [path_inside(folder, name, f"`{place}` row {row} (`{name}`)") for row, name in enumerate(names)]
+        return table, keys, folder
+    raise ValueError(
+        f"`{place}` column {audio_column!r} is {table.features[audio_column]}, not sounds. Cast it to "
+        "`datasets.Audio`, or pass another `audio_column`."
+    )
 
 
 def _sound_keys(table: datasets.Dataset, audio_column: str) -> list[str]:
@@ -173,4 +195,4 @@ def _sound_keys(table: datasets.Dataset, audio_column: str) -> list[str]:
     return keys
 
 
-__all__ = ["TableRecords", "open_datasets_folder", "open_hub_dataset", "read_table"]
+__all__ = ["TableRecords", "encoded_sounds", "open_datasets_folder", "open_hub_dataset", "read_table"]

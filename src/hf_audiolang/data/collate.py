@@ -179,7 +179,7 @@ class Collator:
 
     def _draw_crop(self, record: Record, generator: np.random.Generator) -> tuple[float, float | None, float]:
         """(start, length to read, length to fill up to) in seconds; a length of None reads to the end."""
-        duration = _duration(record)
+        duration = duration_of(record)
         step_seconds = self.crop_step_seconds or 0.0
         if duration <= step_seconds:
             return 0.0, None, step_seconds
@@ -191,7 +191,7 @@ class Collator:
         return float(generator.uniform(0.0, duration - crop_seconds)), crop_seconds, crop_seconds
 
 
-def _duration(record: Record) -> float:
+def duration_of(record: Record) -> float:
     """Seconds of a record: counted, or as its file's header says."""
     if isinstance(record.audio, np.ndarray) and record.sampling_rate:
         return len(record.audio) / record.sampling_rate
@@ -202,4 +202,4 @@ def _duration(record: Record) -> float:
     return audio_info(record.audio, name=None if not isinstance(record.audio, bytes) else record.id).duration
 
 
-__all__ = ["BadExampleError", "Example", "Collator"]
+__all__ = ["BadExampleError", "Example", "Collator", "duration_of"]
