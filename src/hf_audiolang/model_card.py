@@ -27,6 +27,11 @@ CARD_METRICS = {
     "detection/PSDS2": ("sound-event-detection", "psds2", "detection"),
     "grounding/PSDSm": ("text-to-audio-grounding", "psdsm", "grounding"),
     "captioning/CIDEr-D": ("audio-captioning", "cider_d", "captioning"),
+    "classification/accuracy": ("audio-classification", "accuracy", "classification"),
+    "tagging/mAP": ("audio-classification", "mean_average_precision", "tagging"),
+    "frame_classification/mAP": ("sound-event-detection", "mean_average_precision", "frame_classification"),
+    "frame_classification/PSDS1_no_spread": ("sound-event-detection", "psds1_no_spread", "frame_classification"),
+    "frame_classification/PSDS2": ("sound-event-detection", "psds2", "frame_classification"),
     "probe_mean/accuracy": ("audio-classification", "accuracy", "clip_probe"),
     "probe_attention/accuracy": ("audio-classification", "accuracy", "clip_probe"),
     "probe_mean/mAP": ("audio-classification", "mean_average_precision", "tagging_probe"),
@@ -81,7 +86,7 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
     # Nobody but the owner of data and start weights can say under which licence a model made of them stands.
     starts = {key: str(settings[key]) for key in STARTS if settings.get(key)}
     is_all_ours = is_synthetic and not starts
-    licences = _start_licences(starts)
+    licences = start_licences(starts)
     the_licence = next(iter(licences.values()), {}) if len({*map(str, licences.values())}) == 1 else {}
     text = getattr(config, "text_config", None)  # None: an audio encoder, or a system without text encoder
     is_captioner = config.is_encoder_decoder
@@ -121,8 +126,8 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
         text_embedding_model=getattr(config, "text_embedding_model", None),
         has_projector_attention=_has_projector_attention(config),
         is_all_ours=is_all_ours,
-        started_from=", ".join(f"{key}={_public_start(start)}" for key, start in starts.items()),
-        start_licences={f"{key}={_public_start(starts[key])}": licence for key, licence in licences.items()},
+        started_from=", ".join(f"{key}={public_start(start)}" for key, start in starts.items()),
+        start_licences={f"{key}={public_start(starts[key])}": licence for key, licence in licences.items()},
         sampling_rate=getattr(processor, "feature_extractor", processor).sampling_rate,
         settings=settings,
         shown_settings=list(shown.items()),
@@ -179,13 +184,13 @@ def _pipeline_tag(*, is_captioner: bool, embeds_text: bool) -> str:
     return "zero-shot-audio-classification" if embeds_text else "feature-extraction"
 
 
-def _public_start(name: str) -> str:
+def public_start(name: str) -> str:
     """What weights to start from are called in public; an export, RUN/model, is called by the run."""
     path = Path(name).expanduser()
     return public_data_name(str(path.resolve().parent if path.is_dir() and path.name == "model" else name))
 
 
-def _start_licences(starts: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def start_licences(starts: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Licence metadata, other than ours, in the cards of the folders that a run started from: setting -> entries."""
     licences: dict[str, dict[str, str]] = {}
     for key, start in starts.items():
@@ -198,6 +203,16 @@ def _start_licences(starts: Mapping[str, str]) -> dict[str, dict[str, str]]:
         if found and found != {"license": OUR_LICENCE}:
             licences[key] = found
     return licences
+
+
+def states_our_licence(start: str) -> bool:
+    """Whether the card of a folder that a run started from states our licence, as that of a run on scenes does."""
+    readme = Path(start).expanduser() / "README.md"
+    try:
+        metadata = (metadata_load(readme) if readme.is_file() else None) or {}
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return metadata.get("license") == OUR_LICENCE
 
 
 def _has_projector_attention(config: PreTrainedConfig) -> bool:
@@ -225,10 +240,14 @@ def find_template(model_type: str) -> Path:
 
 __all__ = [
     "CARD_METRICS",
+    "OUR_LICENCE",
     "SYNTHETIC",
     "CardContent",
     "evaluation_metadata",
     "find_template",
     "public_data_name",
+    "public_start",
+    "start_licences",
+    "states_our_licence",
     "write_card",
 ]

@@ -193,10 +193,10 @@ def prefixed(prefix: str, state: Mapping[str, Tensor]) -> StateDict:
     return {prefix + key: value for key, value in state.items()}
 
 
-def fine_tuned_state(encoder: Mapping[str, Tensor], num_features: int) -> StateDict:
+def fine_tuned_state(encoder: Mapping[str, Tensor], num_features: int, num_classes: int = 7) -> StateDict:
     """What the evaluation platform saves."""
     runtime = prefixed("module.ar.runtime.", front_end_state())
-    return prefixed("module.ar.runtime.backbone.", encoder) | runtime | head_state(num_features)
+    return prefixed("module.ar.runtime.backbone.", encoder) | runtime | head_state(num_features, num_classes)
 
 
 def stage_2_state(backbone: Mapping[str, Tensor], bert: Mapping[str, Tensor]) -> StateDict:

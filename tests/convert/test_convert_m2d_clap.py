@@ -29,9 +29,9 @@ from m2d_official import (
     statistics_state,
     transformer_projector_state,
 )
-from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForPreTraining
+from transformers import AutoModel, AutoModelForAudioClassification, AutoModelForPreTraining
 
+from hf_audiolang import M2dClapAudioForAudioClassification, M2dClapAudioModel
 from hf_audiolang.convert import convert_checkpoint
 
 SMALL = Official()  # 5 x 6 patches, tables of 100 frames of which 4 are left over
@@ -56,6 +56,7 @@ def convert(tmp_path):
         torch.save(content, file)
         report = convert_checkpoint("m2d_clap", file, tmp_path / "out", **overrides)
         auto_class = AutoModelForPreTraining if overrides.get("pretraining") else AutoModel
+        auto_class = AutoModelForAudioClassification if any("module.head." in key for key in content) else auto_class
         return report, auto_class.from_pretrained(tmp_path / "out").eval()
 
     return run
@@ -183,20 +184,35 @@ def test_what_a_file_does_not_hold_is_said_and_not_trained(convert):
 
 @pytest.mark.parametrize("num_features", [128, 640])
 @torch.no_grad()
-def test_classification_head_is_kept_beside_the_encoder(convert, tmp_path, num_features):
+def test_a_fine_tuned_file_becomes_a_classifier(convert, num_features):
     encoder = encoder_state(SMALL) | statistics_state(-6.5, 4.0)
     state = fine_tuned_state(encoder, num_features)
     report, model = convert("m2d_vit_base-80x100p16x16-221006-mr7_as_46ab246d", state)
+    assert type(model) is M2dClapAudioForAudioClassification
     features = log_mel(90)
     official = flat_tokens if num_features == 128 else stacked_frames
     expected = head_logits(state, official(encoder, SMALL, features).mean(0))
-    output = model(features.unsqueeze(0))
-    clip = output.last_hidden_state[0].mean(0) if num_features == 128 else output.pooler_output[0]
-    head = load_file(tmp_path / "out" / "classification_head.safetensors")
-    normed = (clip - head["norm.running_mean"]) / (head["norm.running_var"] + 1e-5).sqrt()
-    torch.testing.assert_close(normed @ head["linear.weight"].T + head["linear.bias"], expected, **EXACT)
-    assert sorted(report.head.values()) == sorted(head)
-    assert "4 kept as a head" in report.summary()
+    torch.testing.assert_close(model(features.unsqueeze(0)).logits[0], expected, **EXACT)
+    assert model.config.problem_type == "multi_label_classification"
+    assert not any("head" in key for key in report.ignored if "num_batches_tracked" not in key)
+    assert "does not name its 7 classes" in report.summary()
+
+
+def test_the_classes_of_audioset_are_in_the_order_of_their_ids(convert):
+    state = fine_tuned_state(encoder_state(SMALL), 128, 527)
+    report, model = convert("m2d_vit_base-80x100p16x16-221006-mr7_as_46ab246d", state)
+    # /g/122z_qxw and /t/dd00136, the first and last of the ids; the table of AudioSet begins with Speech
+    assert (model.config.id2label[0], model.config.id2label[526]) == ("Firecracker", "Whimper (dog)")
+    assert "ids sorted as strings" in report.summary()
+
+
+def test_the_encoder_of_a_fine_tuned_file_loads_alone(convert, tmp_path):
+    state = fine_tuned_state(encoder_state(SMALL), 128)
+    _, model = convert("m2d_vit_base-80x100p16x16-221006-mr7_as_46ab246d", state)
+    encoder = AutoModel.from_pretrained(tmp_path / "out")
+    assert type(encoder) is M2dClapAudioModel
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, model.audio_model.state_dict()[name])
 
 
 HEAD = "module.head."

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 from m2d_official import chirp, recorded_case, sampled, some_log_mel
-from safetensors.torch import load_file
-from transformers import AutoFeatureExtractor, AutoModel
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
 
 from hf_audiolang.convert import convert_checkpoint
 
@@ -33,8 +32,9 @@ def test_official_numbers_are_met(tmp_path, name):
     torch.save(case.state, file)
     # the small models are narrower than the text encoder that their official name speaks of
     narrow = {"text_embedding_model": "a narrow one"} if name == "clap_2024" else {}
-    convert_checkpoint("m2d_clap", file, tmp_path / "out", tokenizer="none", **narrow)
-    model = AutoModel.from_pretrained(tmp_path / "out").eval()
+    report = convert_checkpoint("m2d_clap", file, tmp_path / "out", tokenizer="none", **narrow)
+    is_classifier = report.model_class.endswith("ForAudioClassification")
+    model = (AutoModelForAudioClassification if is_classifier else AutoModel).from_pretrained(tmp_path / "out").eval()
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
     tokens = outputs(model, {"input_features": some_log_mel().unsqueeze(0)}, tmp_path / "out")["tokens"]
     expected = recorded.pop("tokens_of_log_mel")
@@ -62,10 +62,8 @@ def outputs(model, inputs, folder):
         "frames": output.frame_features,
         "scene": output.pooler_output,
     }
-    if audio_model is not model:
+    if hasattr(model, "get_audio_features"):
         found["embedding"] = model.get_audio_features(**inputs).pooler_output
-    if (folder / "classification_head.safetensors").exists():
-        head = load_file(folder / "classification_head.safetensors")
-        normed = (output.pooler_output - head["norm.running_mean"]) / (head["norm.running_var"] + 1e-5).sqrt()
-        found["logits"] = normed @ head["linear.weight"].T + head["linear.bias"]
+    if hasattr(model, "classifier"):
+        found["logits"] = model(**inputs).logits
     return found

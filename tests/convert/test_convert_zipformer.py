@@ -13,7 +13,7 @@ import pytest
 import torch
 import zipformer_official as official
 from safetensors.torch import load_file, save_file
-from transformers import AutoFeatureExtractor, AutoModel
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
 
 from hf_audiolang import ZipformerConfig
 from hf_audiolang.convert import convert_checkpoint
@@ -78,20 +78,21 @@ def official_padding(folder):
 
 def test_batches_are_as_recorded_in_the_official_padding(case):
     name, folder = case
-    model, head = official_padding(folder), load_file(folder / "classification_head.safetensors")
+    model, config = official_padding(folder), ZipformerConfig.from_pretrained(folder, exact_padding=False)
+    tagger = AutoModelForAudioClassification.from_pretrained(folder, config=config)
+    tagger.config._attn_implementation = model.config._attn_implementation
     features, mask, _ = batch_of(name)
     for options, recorded in runs(name):
         with torch.no_grad():
             output = model(features, mask, output_hidden_states=True, **options)
+            logits = tagger(features, mask, **options).logits
         expected = recorded["batch"]
         lengths = output.frame_mask.sum(1)
         assert lengths.tolist() == expected["lengths"]
         assert_same(expected["frames"], official.real_frames(output.frame_features, lengths))
         for stack, states in zip(expected["full_stacks"], output.hidden_states[1:], strict=True):
             assert_same(stack, official.real_frames(states, lengths))
-        logits = output.frame_features @ head["weight"].T + head["bias"]  # of every frame, then the mean
-        means = [clip[:end].mean(0) for clip, end in zip(logits, lengths.tolist(), strict=True)]
-        assert_same(expected["logits"], torch.stack(means))
+        assert_same(expected["logits"], logits)
 
 
 def test_every_clip_of_a_batch_is_as_recorded_alone(case):
@@ -154,10 +155,10 @@ def test_every_number_comes_from_the_shapes(case):
 def test_report_accounts_for_every_key(tmp_path):
     state = official.official_state(official.RAGGED)
     report = convert(tmp_path, official.RAGGED)
-    assert {*report.used, *report.ignored, *report.head} == set(state)
+    assert {*report.used, *report.ignored} == set(state)
     unused = {key for key in state if key.endswith(".bypass_scale") and key.split(".")[-3] == "layers"}
     assert set(report.ignored) == unused
-    assert report.head == {"classifier.1.weight": "weight", "classifier.1.bias": "bias"}
+    assert report.used["classifier.1.weight"] == ("classifier.linear.weight",)
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
     assert (extractor.feature_size, extractor.edges, extractor.window_type) == (80, "mirror", "povey")
 
@@ -207,7 +208,7 @@ def test_safetensors_are_read_too(tmp_path):
     save_file(official.official_state(official.TINY), tmp_path / "model.safetensors")
     options = head_sizes(official.TINY)
     report = convert_checkpoint("zipformer", tmp_path / "model.safetensors", tmp_path / "out", **options)
-    assert len(report.used) == len(encoder_table(report.config))
+    assert len(report.used) == len(encoder_table(report.config)) + 2  # and the head
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,7 @@ def test_safetensors_are_read_too(tmp_path):
             "no file with a Zipformer.*Pass a file of one of their recipes",
         ),
         (lambda state: state | {f"other.{key}": value for key, value in state.items()}, "holds 2 Zipformers"),
-        (lambda state: without(state, "encoder.encoders.1.encoder.layers.0.norm.log_scale"), "lacks 1 of the 236"),
+        (lambda state: without(state, "encoder.encoders.1.encoder.layers.0.norm.log_scale"), "lacks 1 of the 238"),
         (lambda state: without(state, "encoder.encoders.0.layers.0.norm.bias"), "norm.bias` is missing"),
         (lambda state: state | {"surplus.weight": torch.ones(2)}, "keys belong to no official Zipformer file"),
         (lambda state: state | {"encoder_embed.out.weight": torch.ones(14, 128 * 17)}, "Pass `num_mel_bins`"),

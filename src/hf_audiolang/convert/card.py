@@ -82,6 +82,7 @@ def write_conversion_card(report: ConversionReport, facts: CardFacts, *, has_tok
         model_name=title,
     )
     auto_classes = {
+        "ForAudioClassification": "AutoModelForAudioClassification",
         "ForPreTraining": "AutoModelForPreTraining",
         "ForConditionalGeneration": "AutoModelForSpeechSeq2Seq",
     }

@@ -3,43 +3,42 @@
 """Official M2D, M2D-CLAP and MSM-MAE checkpoints to folders with model, feature extractor or processor, and card.
 
 file -> tensors, wrappers taken off -> layout (sizes, name, overrides) -> plan (empty model, key table)
-     -> weights, every key checked -> model, processor, classification head, card -> report
+     -> weights, every key checked -> model, processor, card -> report
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
 
 from . import m2d_clap_keys as keys
 from .card import write_conversion_card
+from .heads import label_note
 from .m2d_clap_card import card_facts
 from .m2d_clap_layout import AudioLayout, TextLayout, audio_layout, folder_configuration, is_system, text_layout
 from .m2d_clap_options import FRONT_ENDS, M2dClapOptions
-from .m2d_clap_plan import check_head, check_keys, make_plan
+from .m2d_clap_plan import check_keys, make_plan
 from .m2d_clap_text import TextTower, text_tokenizer, text_tower
 from .reading import SourceCheckpoint, check_empty, read_checkpoint
 from .report import ConversionReport
-from .weights import HEAD_FILE, converted_weights
+from .weights import converted_weights
 
 AUDIO_PROJECTORS = {
     "transformer": "audio projector with semantic token",
     "mlp": "MLP audio projector",
     "mean": "no audio projector",
 }
-HEAD_NUMBERS = {"norm_eps": "1e-05", "class_order": "sorted class ids"}  # of AudioSet: not the order of its table
 
 
 def convert_m2d_clap(checkpoint: str | Path, output_dir: str | Path, **overrides: object) -> ConversionReport:
     """Converts one official checkpoint of M2D, M2D-CLAP or MSM-MAE.
 
-    A file with the encoder alone becomes a `M2dClapAudioModel`, one with projectors a `M2dClapModel`, and either
-    with `pretraining=True` a `M2dClapForPreTraining`. The name of the official folder is part of the configuration.
+    A file with the encoder alone becomes a `M2dClapAudioModel`, one with a head for AudioSet a
+    `M2dClapAudioForAudioClassification`, one with projectors a `M2dClapModel`, and with `pretraining=True` a
+    `M2dClapForPreTraining`. The name of the official folder is part of the configuration.
 
     Args:
         checkpoint: the official file in its folder; pass `name` if the folder has another name.
@@ -66,13 +65,13 @@ def convert_m2d_clap(checkpoint: str | Path, output_dir: str | Path, **overrides
     tokenizer = text_tokenizer(tower, options)
     plan = make_plan(tensors, audio, text, tower, options)
     ignored = check_keys(tensors, plan, ignore_unknown=options.ignore_unknown)
-    head = check_head(tensors, audio)
     weights = converted_weights(tensors, plan, keys.rearranged)
     plan.model.load_state_dict(weights, strict=True, assign=True)
 
     extractor = feature_extractor(audio)
     processor = extractor if tokenizer is None else AudioLangProcessor(extractor, tokenizer)
-    _save(output_dir, plan.model, processor, {name: tensors[key] for key, name in head.items()})
+    plan.model.save_pretrained(output_dir)
+    processor.save_pretrained(output_dir)
     statistics = {keys.NORM_STATS: ("mean and std of the feature extractor",)} if keys.NORM_STATS in tensors else {}
     report = ConversionReport(
         family="m2d_clap",
@@ -83,7 +82,6 @@ def convert_m2d_clap(checkpoint: str | Path, output_dir: str | Path, **overrides
         output_dir=output_dir,
         used={in_file[key]: names for key, names in (plan.table | statistics).items()},
         ignored={in_file[key]: reason for key, reason in ignored.items()},
-        head={in_file[key]: name for key, name in head.items()},
         numbers=audio.numbers | ({} if text is None else text.numbers),
         config=plan.model.config,
         notes=(*audio.notes, *_notes(source, tensors, text, tower, has_tokenizer=tokenizer is not None)),
@@ -107,18 +105,6 @@ def _without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, str]:
             raise ValueError(f"The file holds `{key}` twice, as {names[key]!r} and {name!r}. Remove one.")
         names[key] = name
     return names
-
-
-def _save(
-    output_dir: Path,
-    model: PreTrainedModel,
-    processor: LogMelFeatureExtractor | AudioLangProcessor,
-    head: Mapping[str, Tensor],
-) -> None:
-    model.save_pretrained(output_dir)
-    processor.save_pretrained(output_dir)
-    if head:
-        save_file({name: tensor.contiguous() for name, tensor in head.items()}, output_dir / HEAD_FILE, HEAD_NUMBERS)
 
 
 def _description(tensors: Mapping[str, Tensor], text: TextLayout | None) -> str:
@@ -152,6 +138,8 @@ def _notes(
     has_tokenizer: bool,
 ) -> list[str]:
     notes = []
+    if keys.HEAD_WEIGHT in tensors:
+        notes.append(label_note(len(tensors[keys.HEAD_WEIGHT]), keys.HEAD_ORDER))
     if source.other_entries:
         notes.append(f"left out beside the weights: {', '.join(source.other_entries)}")
     if text is not None and "logit_scale" not in tensors:
@@ -171,4 +159,4 @@ def _notes(
     return notes
 
 
-__all__ = ["HEAD_FILE", "convert_m2d_clap", "feature_extractor"]
+__all__ = ["convert_m2d_clap", "feature_extractor"]

@@ -23,6 +23,8 @@ HEAD = {
     "module.head.mlp.mlp.0.weight": "linear.weight",
     "module.head.mlp.mlp.0.bias": "linear.bias",
 }
+HEAD_WEIGHT = "module.head.mlp.mlp.0.weight"  # (classes, features)
+HEAD_ORDER = "mid"  # of AudioSet's classes: the platform sorts class ids
 PREDICTOR_KEYS = r"decoder_.*|mask_token"
 TEACHER_KEYS = r"target_.*"
 IGNORED = {

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from hf_audiolang.models.configuration_audio_projector import AudioProjectorConfig
 from hf_audiolang.models.configuration_m2d_clap import M2dClapConfig
+from hf_audiolang.models.modeling_audio_classification import M2dClapAudioForAudioClassification
 from hf_audiolang.models.modeling_m2d_clap import M2dClapModel
 from hf_audiolang.models.modeling_m2d_clap_audio import M2dClapAudioModel
 from hf_audiolang.models.modeling_m2d_clap_pretraining import M2dClapForPreTraining
 
 from . import m2d_clap_keys as keys
+from .heads import head_plan
 from .m2d_clap_layout import AudioLayout, TextLayout
 from .m2d_clap_options import M2dClapOptions
 from .m2d_clap_text import TextTower
@@ -33,12 +35,25 @@ def make_plan(
     tower: TextTower,
     options: M2dClapOptions,
 ) -> Plan:
-    """The model of a file: encoder alone, system, or either with predictor and teacher.
+    """The model of a file: encoder alone or with a head, system, or these with predictor and teacher.
 
     Raises:
-        ValueError: if predictor and teacher are wanted and not there, or if numbers contradict each other.
+        ValueError: if predictor and teacher are wanted and not there, if numbers contradict each other, or for a head
+            that is damaged or stands beside more than the encoder.
     """
     table = keys.encoder_table(audio.config.num_hidden_layers)
+    head = _check_head(tensors, audio)
+    if head and (text is not None or options.pretraining):
+        raise ValueError(
+            f"The file has a classification head beside a text side or a predictor, got {sorted(head)}. No official "
+            "file has: pass the encoder with its head alone."
+        )
+    if head:
+        num_labels, width = tensors[keys.HEAD_WEIGHT].shape
+        audio.config.classifier_input = "frames" if width == audio.config.frame_feature_size else "tokens"
+        return head_plan(
+            M2dClapAudioForAudioClassification, audio.config, table, head, num_labels, order=keys.HEAD_ORDER
+        )
     if text is None and not options.pretraining:
         with torch.device("meta"):
             return Plan(M2dClapAudioModel(audio.config), table, {})
@@ -77,7 +92,7 @@ def check_keys(tensors: Mapping[str, Tensor], plan: Plan, *, ignore_unknown: boo
         )
     ignored, unknown = {}, []
     for key in tensors:
-        if key in plan.table or key in keys.HEAD or key == keys.NORM_STATS:
+        if key in plan.table or key == keys.NORM_STATS:
             continue
         reason = keys.reason_to_ignore(key)
         unknown += [key] if reason is None else []
@@ -90,8 +105,8 @@ def check_keys(tensors: Mapping[str, Tensor], plan: Plan, *, ignore_unknown: boo
     return ignored
 
 
-def check_head(tensors: Mapping[str, Tensor], audio: AudioLayout) -> dict[str, str]:
-    """Classification head of a fine-tuned file: key without wrapper -> name in the head's file; empty without one.
+def _check_head(tensors: Mapping[str, Tensor], audio: AudioLayout) -> dict[str, str]:
+    """Classification head of a fine-tuned file: key without wrapper -> name in our head; empty without one.
 
     Raises:
         ValueError: for a head that lacks tensors, takes features of another width than the encoder's tokens or
@@ -176,4 +191,4 @@ def _depth(plan: Plan) -> int:
     return getattr(plan.model.config, "audio_config", plan.model.config).num_hidden_layers
 
 
-__all__ = ["LOGIT_SCALE", "check_head", "check_keys", "make_plan"]
+__all__ = ["LOGIT_SCALE", "check_keys", "make_plan"]

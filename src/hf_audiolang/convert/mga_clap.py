@@ -78,7 +78,6 @@ def convert_mga_clap(checkpoint: str | Path, output_dir: str | Path, **overrides
         output_dir=output_dir,
         used=plan.table,
         ignored=ignored,
-        head={},
         numbers=numbers,
         config=plan.model.config,
         notes=(*left_out, *notes),

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """Account of a conversion: every key of the file is in exactly one of `used`, `ignored` and `head`.
+    """Account of a conversion: every key of the file is in exactly one of `used` and `ignored`.
 
     Attributes:
         family: name of the converter.
@@ -23,7 +23,6 @@ class ConversionReport:
         output_dir: the folder written.
         used: official key -> names of the parameters and numbers made of it.
         ignored: official key -> why it is not needed.
-        head: official key -> name in `classification_head.safetensors`.
         numbers: what was inferred -> (value, where it comes from).
         config: configuration of the saved model.
         notes: what a user should know, such as defaults taken because the file says nothing.
@@ -37,23 +36,20 @@ class ConversionReport:
     output_dir: Path
     used: Mapping[str, tuple[str, ...]]
     ignored: Mapping[str, str]
-    head: Mapping[str, str]
     numbers: Mapping[str, tuple[object, str]]
     config: PreTrainedConfig
     notes: tuple[str, ...]
 
     def summary(self) -> str:
         """The report as text of a few lines; keys that are ignored for the same reason are counted together."""
-        total = len(self.used) + len(self.ignored) + len(self.head)
+        total = len(self.used) + len(self.ignored)
         lines = [
             f"{self.source_file}: {self.layout}",
             f"sha256 {self.sha256}",
-            f"{total} tensors: {len(self.used)} used, {len(self.ignored)} ignored, {len(self.head)} kept as a head",
+            f"{total} tensors: {len(self.used)} used, {len(self.ignored)} ignored",
         ]
         lines += [f"  {name} = {value} ({origin})" for name, (value, origin) in self.numbers.items()]
         lines += [f"  ignored {count}: {reason}" for reason, count in Counter(self.ignored.values()).items()]
-        if self.head:
-            lines.append(f"  head: {', '.join(sorted(self.head.values()))} in classification_head.safetensors")
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join([*lines, f"{self.model_class} written to {self.output_dir}"])
 

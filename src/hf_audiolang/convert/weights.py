@@ -14,7 +14,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 PARTS = ("weight", "bias")
-HEAD_FILE = "classification_head.safetensors"  # beside a model whose official file has a classifier
 
 KeyTable = dict[str, tuple[str, ...]]
 
@@ -98,7 +97,7 @@ def converted_weights(
         ValueError: for a tensor of another shape, with values that are not finite, or for parameters left without.
     """
     expected = {name: tuple(value.shape) for name, value in plan.model.state_dict().items()}
-    weights = {name: tensor.detach().float() for name, tensor in plan.given.items()}
+    weights = {name: _number(tensor) for name, tensor in plan.given.items()}
     for key, names in plan.table.items():
         if not torch.isfinite(tensors[key]).all():
             raise ValueError(f"`{key}` holds values that are not finite: the file is damaged. Download it again.")
@@ -108,16 +107,18 @@ def converted_weights(
                     f"`{key}` has shape {tuple(tensors[key].shape)}, that is {tuple(tensor.shape)} for `{name}`, "
                     f"where the model has {expected.get(name, 'nothing')}. Is it a file of another architecture?"
                 )
-            number = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
-            weights[name] = number.clone(memory_format=torch.contiguous_format)
+            weights[name] = _number(tensor).clone(memory_format=torch.contiguous_format)
     without = sorted(set(expected) - set(weights))
     if without:
         raise ValueError(f"No tensor of the file fills {len(without)} parameters, for instance {without[:3]}.")
     return weights
 
 
+def _number(tensor: Tensor) -> Tensor:
+    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+
+
 __all__ = [
-    "HEAD_FILE",
     "PARTS",
     "KeyTable",
     "Plan",

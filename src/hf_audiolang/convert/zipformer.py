@@ -10,22 +10,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_audiolang.models.configuration_zipformer import ZipformerConfig
 from hf_audiolang.models.feature_extraction_log_mel import LogMelFeatureExtractor
+from hf_audiolang.models.modeling_audio_classification import ZipformerForAudioClassification
 from hf_audiolang.models.modeling_zipformer import ZipformerModel
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
 
 from .bert import BERT_NAME, NO_TOKENIZER, load_tokenizer
 from .card import write_conversion_card
+from .heads import head_plan, label_note
 from .reading import check_empty, read_checkpoint
 from .report import ConversionReport
-from .weights import HEAD_FILE, Plan, converted_weights
+from .weights import Plan, converted_weights
 from .zipformer_card import FACTS
-from .zipformer_keys import HEAD, encoder_table, reasons_to_ignore
+from .zipformer_keys import HEAD, HEAD_ORDER, HEAD_WEIGHT, encoder_table, reasons_to_ignore
 from .zipformer_layout import encoder_config, encoder_prefix
 from .zipformer_options import ZipformerOptions
 from .zipformer_systems import (
@@ -40,10 +41,8 @@ from .zipformer_systems import (
 
 BART_NAME = "facebook/bart-base"
 MAX_TEXT_TOKENS, MAX_CAPTION_TOKENS = 30, 128  # of captions that are embedded, and written; authors' code
-HEAD_NUMBERS = {"pooling": "mean of the frames' logits"}
 # What no tensor of a decoder tells.
 DECODER_NUMBERS = {"norm_position": ("post", "the authors' release"), "mlp_type": ("gelu", "the authors' release")}
-AUDIOSET_CLASSES, AUDIOSET_ORDER = 527, {"class_order": "class_labels_indices.csv of AudioSet"}
 
 
 def convert_zipformer(checkpoint: str | Path, output_dir: str | Path, **overrides: object) -> ConversionReport:
@@ -71,8 +70,7 @@ def convert_zipformer(checkpoint: str | Path, output_dir: str | Path, **override
     config = encoder_config(inside, options)
     plan, layout = _plan(tensors, prefix, config, options)
     _check_complete(tensors, plan)
-    head = {key: name for key, name in HEAD.items() if key in tensors}
-    ignored = reasons_to_ignore(tensors, {*plan.table, *head}, prefix)
+    ignored = reasons_to_ignore(tensors, set(plan.table), prefix)
     weights = converted_weights(tensors, plan, rearranged)
     plan.model.load_state_dict(weights, strict=True, assign=True)
     tokenizer, notes = _tokenizer(plan.model, options)
@@ -82,24 +80,19 @@ def convert_zipformer(checkpoint: str | Path, output_dir: str | Path, **override
     plan.model.save_pretrained(output_dir)
     extractor = LogMelFeatureExtractor.from_preset("captionstew", feature_size=config.num_mel_bins)
     (extractor if tokenizer is None else AudioLangProcessor(extractor, tokenizer)).save_pretrained(output_dir)
-    if head:
-        values = {name: tensors[key].float().contiguous() for key, name in head.items()}
-        is_audioset = len(values["bias"]) == AUDIOSET_CLASSES
-        save_file(values, output_dir / HEAD_FILE, HEAD_NUMBERS | (AUDIOSET_ORDER if is_audioset else {}))
     left_out = [f"left out beside the weights: {', '.join(source.other_entries)}"] if source.other_entries else []
     report = ConversionReport(
         family="zipformer",
-        layout=layout + (" with a tagging head" if head else ""),
+        layout=layout,
         model_class=type(plan.model).__name__,
         source_file=source.file_name,
         sha256=source.sha256,
         output_dir=output_dir,
         used={in_file[key]: names for key, names in plan.table.items()},
         ignored={in_file[key]: reason for key, reason in ignored.items()},
-        head={in_file[key]: name for key, name in head.items()},
         numbers=_numbers(options) | (DECODER_NUMBERS if is_captioning(tensors) else {}),
         config=plan.model.config,
-        notes=(*left_out, *notes),
+        notes=(*left_out, *_head_notes(tensors), *notes),
     )
     write_conversion_card(report, FACTS, has_tokenizer=tokenizer is not None)
     return report
@@ -113,14 +106,23 @@ def _plan(
         return contrastive_plan(tensors, config, options), "CaptionStew's contrastive model with Zipformer and BERT"
     if prefix == AUDIO and is_captioning(tensors):
         return captioning_plan(tensors, config, options), "CaptionStew's captioning model with Zipformer"
+    table = {prefix + key: names for key, names in encoder_table(config).items()}
+    if HEAD_WEIGHT in tensors:
+        # the mean of the frames' logits is the logit of their mean
+        config.classifier_norm, num_labels = False, len(tensors[HEAD_WEIGHT])
+        plan = head_plan(ZipformerForAudioClassification, config, table, HEAD, num_labels, order=HEAD_ORDER)
+        return plan, "Zipformer encoder with a tagging head"
     with torch.device("meta"):
-        model = ZipformerModel(config)
-    return Plan(model, {prefix + key: names for key, names in encoder_table(config).items()}), "Zipformer encoder"
+        return Plan(ZipformerModel(config), table), "Zipformer encoder"
+
+
+def _head_notes(tensors: Mapping[str, Tensor]) -> list[str]:
+    return [label_note(len(tensors[HEAD_WEIGHT]), HEAD_ORDER)] if HEAD_WEIGHT in tensors else []
 
 
 def _tokenizer(model: PreTrainedModel, options: ZipformerOptions) -> tuple[PreTrainedTokenizerBase | None, list[str]]:
     """The tokenizer of a model with a text side, or None and a note that says what to do."""
-    if isinstance(model, ZipformerModel) or options.tokenizer == NO_TOKENIZER:
+    if isinstance(model, ZipformerModel | ZipformerForAudioClassification) or options.tokenizer == NO_TOKENIZER:
         return None, []
     is_captioner = model.config.text_config is None
     name = options.tokenizer or (BART_NAME if is_captioner else BERT_NAME)

@@ -24,7 +24,9 @@ SINGLE = (
     "self_attn_weights.linear_pos.weight", "bypass.bypass_scale", "bypass_mid.bypass_scale", "norm.log_scale",
     "norm.bias",
 )  # fmt: skip
-HEAD = {"classifier.1.weight": "weight", "classifier.1.bias": "bias"}  # per frame, then the mean; 0 is a dropout
+HEAD_WEIGHT = "classifier.1.weight"  # (classes, width), on every frame, then the mean; 0 is a dropout
+HEAD = {HEAD_WEIGHT: "linear.weight", "classifier.1.bias": "linear.bias"}
+HEAD_ORDER = "index"  # of AudioSet's classes: class_labels_indices.csv
 IGNORED = {
     r"(.*\.)?layers\.\d+\.bypass_scale": "scale that no official code reads",
     r"(.*\.)?model_batch_count": "number of training batches",
@@ -106,4 +108,4 @@ def _layer_table(official: str, ours: str, *, is_causal: bool) -> KeyTable:
     return table
 
 
-__all__ = ["EMBED_CONVOLUTIONS", "HEAD", "encoder_table", "reasons_to_ignore"]
+__all__ = ["EMBED_CONVOLUTIONS", "HEAD", "HEAD_ORDER", "HEAD_WEIGHT", "encoder_table", "reasons_to_ignore"]
