@@ -5,11 +5,13 @@
     python training_scripts/evaluate.py runs/slap_scenes/model
     python training_scripts/evaluate.py runs/slap_scenes/model --data my_sounds --output_dir runs/my_evaluation
     python training_scripts/evaluate.py runs/slap_scenes/captioner --captions
+    python training_scripts/evaluate.py runs/my_classifier/model --data my_sounds
 
 The embedded data gives retrieval, order, unseen pairs, zero-shot, frame, detection and grounding scores and a linear
 probe (extra `eval`); a folder with captions (metadata.csv or metadata.jsonl), a `datasets` folder or a Hub id gives
 retrieval, and detection or grounding where it has columns `events` or `phrases`. A model without text encoder, such
-as an audio encoder alone, gets the probe. With `--captions` the captions that a captioner writes are scored instead.
+as an audio encoder alone, gets the probe. With `--captions` the captions that a captioner writes are scored instead. A
+classifier is measured on labelled data: a folder with a sub-folder of sounds per class, a table, or a Hub id.
 """
 
 import argparse
@@ -25,12 +27,14 @@ from hf_audiolang.evaluation.embed import BAD_EXAMPLE_RULES, LONG_AUDIO_RULES, A
 from hf_audiolang.evaluation.figures import plot_test_scene
 from hf_audiolang.evaluation.report import (
     collect,
+    default_report_dir,
     evaluate_own_data,
     evaluate_sound_scenes,
     markdown_table,
     write_report,
 )
 from hf_audiolang.evaluation.report_scenes import scene_captions
+from hf_audiolang.heads import evaluate_head, has_head, load_head
 from hf_audiolang.inference import load_model
 
 
@@ -48,8 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> None:
     """One evaluation."""
     reading = AudioOptions(options.batch_seconds, options.max_seconds, options.long_audio, options.on_bad_example)
-    output_dir = options.output_dir or default_output_dir(options.model, options.captions)
-    report = (caption_report if options.captions else model_report)(options, reading, output_dir)
+    output_dir = options.output_dir or default_report_dir(options.model, options.captions)
+    kind = caption_report if options.captions else label_report if has_head(options.model) else model_report
+    report = kind(options, reading, output_dir)
     paths = write_report(report, output_dir)
     print(markdown_table(report))
     print("written: " + ", ".join(str(path) for path in paths))
@@ -87,6 +92,12 @@ def caption_report(options: argparse.Namespace, reading: AudioOptions, output_di
     return collect(*scene_captions(captioner, processor, test_size=options.test_size, **scenes))
 
 
+def label_report(options: argparse.Namespace, reading: AudioOptions, output_dir: str | Path) -> dict[str, object]:
+    """What a classifier gets right."""
+    model, extractor = load_head(options.model, options.device)
+    return evaluate_head(model, extractor, options.data, part=options.split, fold=options.fold, options=reading)
+
+
 def scenes_of(options: argparse.Namespace) -> dict[str, object]:
     """The kind of scenes of the embedded data."""
     return {"duration": tuple(options.duration), "n_events": tuple(options.n_events), "seed": options.seed}
@@ -104,30 +115,18 @@ def own_data(options: argparse.Namespace) -> RecordDataset:
     )
 
 
-def default_output_dir(model: str, captions: bool = False) -> Path:
-    """`evaluation` beside a model folder; `evaluation/<name>` here for a model `owner/<name>` of the Hub.
-
-    For captions `evaluation_captions` in its place: a run's model and captioner lie side by side.
-    """
-    name = "evaluation_captions" if captions else "evaluation"
-    folder = Path(model).expanduser()
-    return folder.parent / name if folder.is_dir() else Path(name) / folder.name
-
-
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Evaluate a trained model.")
     parser.add_argument("model", help="folder of a trained model, or the id of one on the Hub")
     parser.add_argument("--data", default="sound_scenes", help="sound_scenes, a folder with captions, or a Hub id")
     parser.add_argument("--split", default="test", help="split of your own data")
+    parser.add_argument("--fold", type=int, default=None, help="of labelled data that come in folds: the one tested")
     parser.add_argument("--audio_column", default=None)
     parser.add_argument("--caption_column", default=None)
     parser.add_argument("--captions", action="store_true", help="score the captions that a captioner writes")
     parser.add_argument("--no_captions", action="store_true", help="own data with `events` or `phrases` alone")
-    parser.add_argument(
-        "--output_dir",
-        help="default: `evaluation` (or `evaluation_captions`) beside the model, or here for OWNER/NAME",
-    )
+    parser.add_argument("--output_dir", help="default: `evaluation` beside the model, or here for OWNER/NAME")
     parser.add_argument("--device", default=None, help="default: cuda if there is one")
     parser.add_argument(
         "--test_size", type=int, default=300, help="clips of the retrieval, frame, detection and grounding tests"

@@ -18,13 +18,14 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from pretrain import is_our_message, message_of, show_progress_messages
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # see pretrain.py
 
 from hf_audiolang.data.numpy_embeddings import embeddings_of_file
 from hf_audiolang.data.text_embedders import CHOICES, GIVEN, PACKAGED_MODELS, TextEmbedderSettings
 from hf_audiolang.data.text_embeddings import SHARD_SIZE, TextStore, precompute, read_captions
 from hf_audiolang.training import load_run_config
 from hf_audiolang.training.config import TrainArguments
+from hf_audiolang.training.console import is_our_message, message_of, show_progress_messages
 from hf_audiolang.training.devices import build_accelerator
 from hf_audiolang.training.run_captions import captions_of_run, text_model_of_run
 

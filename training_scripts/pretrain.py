@@ -11,19 +11,16 @@ in seconds. Exit codes: 0 done; 2 wrong settings, data or model, one message say
 n (130 Ctrl-C, 143 SIGTERM) with everything saved.
 """
 
-import logging
 import os
 import sys
-import traceback
 
 # Read when torch is imported. By default waiting threads spin for long: on cores shared with other programs a step
 # then takes three times the CPU time. A short spin costs an idle machine a few percent.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
-import hf_audiolang
-from hf_audiolang.data import AudioError, BadExampleError, TooManyBadExamples
 from hf_audiolang.evaluation.report import markdown_table
 from hf_audiolang.training import RunResult, load_run_config, next_commands, pretrain
+from hf_audiolang.training.console import REFUSALS, is_our_message, message_of, show_progress_messages
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +28,7 @@ def main(arguments: list[str]) -> int:
     show_progress_messages()
     try:
         result = pretrain(load_run_config(arguments))
-    except (OSError, ValueError, ImportError, FloatingPointError) as error:
+    except REFUSALS as error:
         if not is_our_message(error):
             raise
         print(f"pretrain.py: {message_of(error)}", file=sys.stderr)
@@ -52,27 +49,6 @@ def show(result: RunResult) -> None:
     about = (result.output_dir, result.examples, result.labels, result.embeds_text, result.writes_captions)
     for command in next_commands(*about):
         print(f"    {command}")
-
-
-def show_progress_messages() -> None:
-    """Sends this package's messages to stderr, those below a warning from the first process only."""
-    logger = logging.getLogger("hf_audiolang")
-    logger.addHandler(logging.StreamHandler())
-    logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
-
-
-def is_our_message(error: Exception) -> bool:
-    """True if this package raised the error on purpose; others come with their traceback."""
-    if isinstance(error, AudioError | BadExampleError | TooManyBadExamples):
-        return True  # torch raises those of the data workers once more
-    last_frame = traceback.extract_tb(error.__traceback__)[-1]
-    return last_frame.filename.startswith(os.path.dirname(hf_audiolang.__file__))
-
-
-def message_of(error: Exception) -> str:
-    """The error's own message; torch puts a worker's traceback before it."""
-    kind = type(error)
-    return str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")[2].rstrip()
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from hf_audiolang.evaluation.embed import AudioOptions, embed_audio
 from hf_audiolang.evaluation.frames import embed_frames
 from hf_audiolang.evaluation.report import (
     collect,
+    default_report_dir,
     evaluate_own_data,
     evaluate_sound_scenes,
     markdown_table,
@@ -239,11 +240,11 @@ def evaluate_script():
 
 def test_the_script_writes_beside_a_folder_and_under_the_last_part_of_a_hub_id(evaluate_script, tmp_path, monkeypatch):
     (tmp_path / "run" / "model").mkdir(parents=True)
-    assert evaluate_script.default_output_dir(str(tmp_path / "run" / "model")) == tmp_path / "run" / "evaluation"
-    assert evaluate_script.default_output_dir("owner/slap-base") == Path("evaluation/slap-base")
-    assert evaluate_script.default_output_dir("owner/slap-base", True) == Path("evaluation_captions/slap-base")
+    assert default_report_dir(str(tmp_path / "run" / "model")) == tmp_path / "run" / "evaluation"
+    assert default_report_dir("owner/slap-base") == Path("evaluation/slap-base")
+    assert default_report_dir("owner/slap-base", True) == Path("evaluation_captions/slap-base")
     monkeypatch.chdir(tmp_path)
-    assert evaluate_script.default_output_dir("run/model") == Path("run/evaluation")  # a folder wins
+    assert default_report_dir("run/model") == Path("run/evaluation")  # a folder wins
 
 
 def test_the_script_evaluates_a_folder_and_the_embedded_data(system, evaluate_script, tmp_path, capsys):

@@ -6,7 +6,12 @@ from m2d_toy_run import ALIGN, save_config, save_text_model
 from tiny import tiny_m2d_clap_config
 from transformers import AutoConfig, AutoModel, BertModel
 
-from hf_audiolang import LogMelFeatureExtractor, M2dClapForPreTraining, M2dClapModel
+from hf_audiolang import (
+    LogMelFeatureExtractor,
+    M2dClapForAudioClassification,
+    M2dClapForPreTraining,
+    M2dClapModel,
+)
 from hf_audiolang.training import load_run_config
 from hf_audiolang.training.build import build_feature_extractor, build_model, build_processor
 from hf_audiolang.training.outline import ModelOutline, outline_model
@@ -60,6 +65,19 @@ def equal_parts(model: M2dClapForPreTraining, folder: Path) -> set[str]:
 def test_each_key_copies_its_part_out_of_a_system_and_nothing_else(tmp_path, system, keys, copied):
     model = build(tmp_path, *[word for key in keys for word in (f"--{key}", str(system))], **ALIGN)
     assert equal_parts(model, system) == copied
+
+
+def test_an_encoder_that_was_fine_tuned_on_labels_is_a_start(tmp_path, system):
+    tagger = M2dClapForAudioClassification.from_pretrained(system, num_labels=3)
+    with torch.no_grad():
+        for parameter in tagger.parameters():
+            parameter.mul_(1.1)
+    tagger.save_pretrained(tmp_path / "tagger")
+    LogMelFeatureExtractor.from_pretrained(system).save_pretrained(tmp_path / "tagger")
+    model = build(tmp_path, "--audio_model", str(tmp_path / "tagger"), **ALIGN)
+    expected = tagger.audio_model.state_dict()
+    for name, value in model.m2d_clap.audio_model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
 
 
 def test_an_encoder_alone_a_projector_alone_and_a_text_model_alone_are_starts_too(tmp_path, system):

@@ -54,6 +54,13 @@ TABLE_ROWS = (
     ("order_pairs/accuracy", "order of two sounds"),
     ("composition/text_to_audio/R@1", "unseen pairs of sounds: text to audio R@1"),
     ("composition/text_to_audio/R@10", "unseen pairs of sounds: text to audio R@10"),
+    ("classification/accuracy", "accuracy"),
+    ("classification/balanced_accuracy", "balanced accuracy"),
+    ("tagging/mAP", "tags, mAP"),
+    ("frame_classification/mAP", "frames of the head, mAP"),
+    ("frame_classification/PSDS1_no_spread", "frames of the head, PSDS1, no spread penalty"),
+    ("frame_classification/PSDS2", "frames of the head, PSDS2"),
+    ("frame_classification/segment_F1", "frames of the head, segment F1"),
     ("frame/mAP", "frame mAP"),
     ("detection/PSDS1_no_spread", "PSDS1, no spread penalty"),
     ("detection/PSDS2", "PSDS2"),
@@ -298,6 +305,16 @@ def extended(
     return {**joined, **{name: {**report[name], **more[name]} for name in ("chance", "ceiling", "left_out")}}
 
 
+def default_report_dir(model: str, captions: bool = False) -> Path:
+    """`evaluation` beside a model folder; `evaluation/<name>` here for a model `owner/<name>` of the Hub.
+
+    For captions `evaluation_captions` in its place: a run's model and captioner lie side by side.
+    """
+    name = "evaluation_captions" if captions else "evaluation"
+    folder = Path(model).expanduser()
+    return folder.parent / name if folder.is_dir() else Path(name) / folder.name
+
+
 def metrics_of(report: Mapping[str, object]) -> dict[str, float]:
     """The values of a report alone, metric name -> number."""
     return {name: value for name, value in report.items() if name not in NOT_METRICS}
@@ -343,6 +360,7 @@ __all__ = [
     "TABLE_ROWS",
     "RenderedSplit",
     "collect",
+    "default_report_dir",
     "evaluate_own_data",
     "evaluate_sound_scenes",
     "extended",

@@ -25,6 +25,7 @@ from hf_audiolang.data.audio_io import AudioError, record_waveform
 from hf_audiolang.data.caption_text import clean_caption
 from hf_audiolang.data.captions import split_held_out
 from hf_audiolang.data.collate import Collator
+from hf_audiolang.data.collate_labels import LabelCollator
 from hf_audiolang.data.records import RecordDataset, dataset_captions
 from hf_audiolang.data.registry import build_dataset
 from hf_audiolang.data.sampling import EpochSampler, build_train_loader
@@ -34,11 +35,13 @@ from hf_audiolang.evaluation.capabilities import AudioProcessor
 from hf_audiolang.models.feature_extraction_log_mel import measure_statistics
 from hf_audiolang.models.processing_audiolang import AudioLangProcessor
 
+from .adapters import add_lora
 from .config import SCENES, DataArguments, ModelArguments, RunConfig
 from .devices import num_available_cores
 from .interrupt import start_worker
 from .objectives import freeze_parameters
-from .outline import ModelOutline, build_model_config, shrink
+from .outline import ModelOutline, build_model_config, exported_model, shrink
+from .settings import RunSettings
 from .start import check_architecture, check_exists, load_pretrained, load_start_weights
 from .tokenizer import load_tokenizer, train_tokenizer
 
@@ -146,10 +149,7 @@ def build_processor(
     Raises:
         OSError: if the tokenizer cannot be found.
     """
-    if feature_extractor.std is None:
-        clips = _waveforms(train_data, feature_extractor.sampling_rate, config.data.max_seconds)
-        feature_extractor.set_statistics(*measure_statistics(feature_extractor, clips, MAX_MEASURED_CLIPS))
-        logger.info(f"Measured features: mean {feature_extractor.mean:.3f}, divisor {feature_extractor.std:.3f}.")
+    measure_missing_statistics(feature_extractor, train_data, config.data.max_seconds)
     outline = outline or ModelOutline(needs_captions=True, needs_tokenizer=True)
     if not outline.needs_tokenizer:
         return feature_extractor
@@ -166,8 +166,21 @@ def build_processor(
     return AudioLangProcessor(feature_extractor, tokenizer)
 
 
+def measure_missing_statistics(
+    feature_extractor: FeatureExtractionMixin, train_data: RecordDataset, max_seconds: float
+) -> None:
+    """Sets an extractor's mean and standard deviation to those of the training clips if they are still open."""
+    if feature_extractor.std is None:
+        clips = _waveforms(train_data, feature_extractor.sampling_rate, max_seconds)
+        feature_extractor.set_statistics(*measure_statistics(feature_extractor, clips, MAX_MEASURED_CLIPS))
+        logger.info(f"Measured features: mean {feature_extractor.mean:.3f}, divisor {feature_extractor.std:.3f}.")
+
+
 def build_model(config: RunConfig, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedModel:
-    """The pre-training model: new from `model_config`, or a trained one to continue from `model`; `freeze` applied.
+    """The pre-training model: new from `model_config`, or a trained one to continue from `model`.
+
+    What `freeze` names is frozen. With `lora` what is left after training, the system, is frozen and gets adapters;
+    heads of the objective beside it, such as a caption decoder, are trained in full.
 
     Args:
         config: the run's settings.
@@ -196,6 +209,8 @@ def build_model(config: RunConfig, tokenizer: PreTrainedTokenizerBase | None) ->
     if arguments.freeze:
         share = freeze_parameters(model, arguments.freeze)
         logger.info(f"`freeze` {arguments.freeze} keeps {share:.1%} of the parameters as they are.")
+    if config.lora.lora:
+        add_lora(exported_model(model), config.lora)
     return model
 
 
@@ -245,8 +260,19 @@ def _caption_ends(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
     return {"bos_token_id": first, "eos_token_id": last}
 
 
-def plan_batches(config: RunConfig, train_data: RecordDataset, accelerator: Accelerator) -> tuple[EpochSampler, int]:
+def plan_batches(
+    config: RunSettings,
+    train_data: RecordDataset,
+    accelerator: Accelerator,
+    make_sampler: Callable[..., EpochSampler] = EpochSampler,
+) -> tuple[EpochSampler, int]:
     """(sampler of this process, number of optimizer steps). A batch is never larger than the data.
+
+    Args:
+        config: the settings of a run of any script.
+        train_data: what is drawn from.
+        accelerator: counts the processes.
+        make_sampler: called with numbers of clips and of clips per batch, seed, number of the process and of all.
 
     Raises:
         ValueError: if there are not two clips per process, or so few steps that the warm-up does not end or that there
@@ -260,7 +286,7 @@ def plan_batches(config: RunConfig, train_data: RecordDataset, accelerator: Acce
             f"{largest} of the {len(train_data)} training clips: the batch is {largest}."
         )
         settings.batch_size = largest
-    sampler = EpochSampler(
+    sampler = make_sampler(
         len(train_data), settings.batch_size, settings.seed, accelerator.process_index, accelerator.num_processes
     )
     num_steps = settings.max_steps
@@ -292,7 +318,7 @@ def loader_maker(
     needs_captions: bool = True,
     cleans_captions: bool = False,
 ) -> Callable[[int], Iterable[dict]]:
-    """The function the loop calls for its batches: number of batches used -> the remaining ones."""
+    """The function the loop calls for the batches of pre-training, see `make_loaders`."""
     data = config.data
     collator = Collator(
         processor,
@@ -305,13 +331,24 @@ def loader_maker(
         needs_captions=needs_captions,
         cleans_captions=cleans_captions,
     )
-    num_batches = num_steps * config.train.gradient_accumulation_steps
+    return make_loaders(config, collator, train_data, sampler, num_steps)
+
+
+def make_loaders(
+    config: RunSettings,
+    collator: Collator | LabelCollator,
+    train_data: RecordDataset,
+    sampler: EpochSampler,
+    num_steps: int,
+) -> Callable[[int], Iterable[dict]]:
+    """The function the loop calls for its batches: number of batches used -> the remaining ones."""
+    num_workers, num_batches = config.data.num_workers, num_steps * config.train.gradient_accumulation_steps
 
     def make_loader(num_used: int) -> Iterable[dict]:
         loader = build_train_loader(
-            train_data, sampler, collator, num_used, num_batches - num_used, num_workers=data.num_workers
+            train_data, sampler, collator, num_used, num_batches - num_used, num_workers=num_workers
         )
-        if data.num_workers > 0:
+        if num_workers > 0:
             loader.worker_init_fn = partial(start_worker, loader.worker_init_fn)
         return loader
 
@@ -350,6 +387,8 @@ __all__ = [
     "check_final_test",
     "fit_vocabulary",
     "loader_maker",
+    "make_loaders",
+    "measure_missing_statistics",
     "plan_batches",
     "scene_options",
 ]

@@ -11,12 +11,12 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 from transformers.utils import logging
 
-from .config import TrainArguments
+from .config import OptimizationArguments
 
 logger = logging.get_logger(__name__)
 
 
-def build_accelerator(settings: TrainArguments) -> Accelerator:
+def build_accelerator(settings: OptimizationArguments) -> Accelerator:
     """Devices, precision, accumulation and trackers of the run; sets threads and the seed.
 
     Raises:

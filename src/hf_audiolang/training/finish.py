@@ -2,7 +2,8 @@
 # Licensed under the Apache License, Version 2.0.
 """After the last step: final values, the folder to share, figures, and sounds to try the model on.
 
-model -> metrics.json, metrics.md
+model -> adapter/ (the adapters alone), if adapters were trained; they are then merged into the weights
+      -> metrics.json, metrics.md
       -> model/ (weights without teacher, processor, card)
       -> captioner/ (the same encoder with its caption decoder), if captions were learnt
       -> figures/losses.png, figures/scene.png
@@ -39,6 +40,7 @@ from hf_audiolang.evaluation.report import (
 from hf_audiolang.evaluation.report_scenes import scene_captions, scene_probes
 from hf_audiolang.model_card import CardContent, public_data_name, write_card
 
+from .adapters import merge, save_adapter
 from .build import build_scenes, scene_options
 from .checkpoint import Progress
 from .config import RunConfig
@@ -138,6 +140,14 @@ def readable_clips(dataset: RecordDataset, num_clips: int, sampling_rate: int) -
     return clips
 
 
+def export_adapter(config: RunConfig, model: PreTrainedModel, processor: AudioProcessor) -> None:
+    """Writes `adapter/` of a run with adapters, and merges them into the model, which is then like any other."""
+    if config.lora.lora:
+        base = config.model.model or config.model.model_config  # a smoke run has no trained one
+        save_adapter(model, Path(config.train.output_dir) / "adapter", base, processor)
+        merge(model)
+
+
 def export_model(config: RunConfig, model: PreTrainedModel, processor: AudioProcessor) -> Path:
     """Writes the folder to share, `model/`: the system without teacher and heads, and the processor."""
     folder = Path(config.train.output_dir) / "model"
@@ -170,6 +180,8 @@ def describe_model(
     content = CardContent(config.to_dict(), report, table, progress.step, progress.audio_seconds)
     folder = Path(config.train.output_dir)
     write_card(folder / "model", model, processor, content)
+    if config.lora.lora:
+        write_card(folder / "adapter", model, processor, content)
     if captioner is not None:
         write_card(folder / "captioner", captioner, processor, content)
 
@@ -272,6 +284,7 @@ __all__ = [
     "NUM_EXAMPLES",
     "describe_model",
     "evaluate_run",
+    "export_adapter",
     "export_captioner",
     "export_model",
     "labels_of",

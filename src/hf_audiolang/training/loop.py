@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""The only training loop: any model whose forward returns `loss` and `loss_terms`.
+"""The only training loop: any model whose forward returns `loss` and, if it has several, `loss_terms`.
 
     for every optimizer step
         forward_backward   `gradient_accumulation_steps` batches -> gradients
@@ -161,7 +161,7 @@ def forward_backward(state: TrainState, batches: list[dict], step: int) -> tuple
         with state.accelerator.accumulate(state.model):
             outputs = state.model(**inputs, return_loss=True)
             state.accelerator.backward(outputs.loss)
-        state.log.shown = ["loss", *outputs.loss_terms]
+        state.log.shown = ["loss", *(getattr(outputs, "loss_terms", None) or {})]
         for name, value in read_terms(outputs).items():
             terms[name] = terms.get(name, 0.0) + value / len(batches)
     return terms, notes

@@ -113,7 +113,8 @@ def has_unused_parameters(model: PreTrainedModel) -> bool:
 
 def read_terms(outputs: ModelOutput) -> dict[str, Tensor]:
     """The detached loss, loss terms and metrics of a model's output, in float32, by name."""
-    values = {"loss": outputs.loss, **outputs.loss_terms, **(getattr(outputs, "metrics", None) or {})}
+    terms, metrics = (getattr(outputs, name, None) or {} for name in ("loss_terms", "metrics"))  # a head has neither
+    values = {"loss": outputs.loss, **terms, **metrics}
     return {name: value.detach().float() for name, value in values.items()}
 
 

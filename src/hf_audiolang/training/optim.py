@@ -1,11 +1,13 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""The optimizer of a run and its parameter groups: what decays (AdamW), and the text tower's own learning rate."""
+"""The optimizer of a run and its parameter groups: what decays, learning rates of layers and of the text tower."""
 
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
-from .config import TrainArguments
+from .config import OptimizationArguments
+from .lars import Lars
+from .layer_decay import layer_decay_groups
 from .scaled_adam import ScaledAdam
 
 
@@ -47,10 +49,11 @@ def split_text_tower(groups: list[dict], model: nn.Module, learning_rate: float,
     return [*others, *({**group, "lr": learning_rate * scale} for group in own)]
 
 
-def build_optimizer(model: nn.Module, settings: TrainArguments) -> Optimizer:
-    """AdamW over `parameter_groups`, fused on a GPU and a per-tensor loop elsewhere; or `ScaledAdam`, without decay.
+def build_optimizer(model: nn.Module, settings: OptimizationArguments) -> Optimizer:
+    """The optimizer that `optimizer` names, over `parameter_groups`; `ScaledAdam` decays nothing and has one group.
 
-    With `text_learning_rate_scale` the text tower's parameters are in groups of their own, behind the others.
+    AdamW is fused on a GPU and a per-tensor loop elsewhere. With `text_learning_rate_scale` the text tower's
+    parameters are in groups of their own, behind the others; with `layer_decay` those of each block of the encoder.
 
     Raises:
         ValueError: if no parameter requires a gradient, or if the text tower's rate is scaled and there is no tower.
@@ -60,11 +63,16 @@ def build_optimizer(model: nn.Module, settings: TrainArguments) -> Optimizer:
         raise ValueError("`model` has 0 parameters that require a gradient. Unfreeze what should be trained.")
     if settings.optimizer == "scaled_adam":
         groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
-    if settings.text_learning_rate_scale != 1:
-        groups = split_text_tower(groups, model, rate, scale=settings.text_learning_rate_scale)
+    text_scale = getattr(settings, "text_learning_rate_scale", 1.0)  # of pre-training alone
+    if text_scale != 1:
+        groups = split_text_tower(groups, model, rate, scale=text_scale)
+    if settings.layer_decay != 1:
+        groups = layer_decay_groups(model, groups, settings.layer_decay, rate)
     betas = tuple(settings.adam_betas)
     if settings.optimizer == "scaled_adam":
         return ScaledAdam(groups, lr=rate, betas=betas, clipping_scale=settings.clipping_scale)
+    if settings.optimizer in ("sgd", "lars"):
+        return (SGD if settings.optimizer == "sgd" else Lars)(groups, lr=rate, momentum=settings.momentum)
     is_cuda = all(parameter.is_cuda for group in groups for parameter in group["params"])
     return AdamW(groups, lr=rate, betas=betas, eps=1e-8, fused=is_cuda)
 

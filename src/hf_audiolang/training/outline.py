@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoConfig, AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel
 
 from hf_audiolang.evaluation.capabilities import has_text_encoder
 
+from .adapters import adapter_settings
 from .config import RunConfig
 from .objectives import check_freeze, freeze_parameters, loss_weights, override_objective
 from .start import check_exists
@@ -89,8 +90,9 @@ def outline_model(config: RunConfig) -> ModelOutline:
     Raises:
         OSError: if there is no such config, or no folder to start from.
         ValueError: for a key of the objective or of the captions that the model has no use for, an objective without a
-            loss, a `freeze` pattern without parameters, weights for a part it does not have, crops that are longer
-            than its positions, or validation of a model that reads no text.
+            loss, a `freeze` pattern without parameters, adapters that find no layer or cannot be loaded again, weights
+            for a part it does not have, crops that are longer than its positions, or validation of a model that reads
+            no text.
     """
     model_config = build_model_config(config)
     _check_objective(model_config)
@@ -98,6 +100,8 @@ def outline_model(config: RunConfig) -> ModelOutline:
     with torch.device("meta"):
         model = AutoModelForPreTraining.from_config(model_config)
     check_freeze(model, config.model.freeze)
+    if config.lora.lora:
+        _check_lora(config, model)
     _check_starts(config, model)
     needs_captions = getattr(model, "has_text_input", True)
     embeds_text = needs_captions and has_text_encoder(exported_model(model))
@@ -151,6 +155,24 @@ def _check_objective(model_config: PreTrainedConfig) -> None:
         raise ValueError(
             f"All loss weights are 0, got {weights}: there would be no loss to train for. Raise one of them."
         )
+
+
+def _check_lora(config: RunConfig, model: PreTrainedModel) -> None:
+    """Adapters find their layers, can be loaded on the model they were trained on, and followed by a teacher."""
+    system = exported_model(model)
+    if MODEL_MAPPING[type(model.config)] is not type(system):
+        raise ValueError(
+            f"`lora` with an objective that leaves a {type(system).__name__} behind: `model` {config.model.model!r} "
+            f"is a {MODEL_MAPPING[type(model.config)].__name__}, which its adapter would not fit. Train all weights."
+        )
+    if config.lora.lora_dora and getattr(model, "has_teacher", False):
+        raise ValueError(
+            f"`lora_dora` is true with `masked_weight` {model.config.masked_weight}: the teacher of the masked loss "
+            "can follow adapters that add to the weights, not those that rescale them. Leave `lora_dora` out, or set "
+            "the weight to 0."
+        )
+    freeze_parameters(model, config.model.freeze)
+    adapter_settings(system, config.lora)
 
 
 def _check_length(config: RunConfig, model_config: PreTrainedConfig) -> None:

@@ -2,7 +2,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Pre-training from settings to a shareable model: the whole of training_scripts/pretrain.py as one call.
 
-RunConfig -> data -> processor -> model -> train -> evaluate -> runs/x/{model, metrics.json, figures, examples}
+RunConfig -> data -> processor -> model -> train -> evaluate -> runs/x/{model, metrics.json, figures, examples}, and
+adapter where adapters were trained
 """
 
 import json
@@ -36,11 +37,12 @@ from .build import (
 )
 from .captions import open_text_store, ready_text_store, training_captions
 from .checkpoint import Progress, checkpoint_path, find_last_checkpoint, load_checkpoint
-from .config import RunConfig, default_settings
+from .config import RunConfig
 from .devices import build_accelerator
 from .finish import (
     describe_model,
     evaluate_run,
+    export_adapter,
     export_captioner,
     export_model,
     labels_of,
@@ -52,6 +54,7 @@ from .finish import (
 from .log import LOG_FILE
 from .loop import checkpoint_folder, train
 from .outline import exported_model, outline_model
+from .settings import RunSettings
 
 logger = logging.get_logger(__name__)
 
@@ -67,7 +70,10 @@ FREE_KEYS = {
     "tensorboard",
 }
 # What a finished run has in its folder beside the log and the checkpoints.
-RESULTS = ("processor", "model", "captioner", "examples", "figures", "bad_examples.txt", "metrics.json", "metrics.md")
+RESULTS = (
+    "processor", "model", "adapter", "captioner", "examples", "figures", "bad_examples.txt", "metrics.json",
+    "metrics.md",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,8 +132,8 @@ def pretrain(config: RunConfig) -> RunResult:
     )
     model = build_model(config, getattr(processor, "tokenizer", None))
     text_store = ready_text_store(config, text_store, model, processor, train_data, accelerator)
-    _describe(model, train_data, num_steps)
-    _save_start(config, accelerator)
+    describe(model, train_data, num_steps)
+    save_start(config, accelerator)
 
     torch.manual_seed(config.train.seed + 1000 * accelerator.process_index)  # masks and dropout differ by process
     text = {"text_store": text_store, "needs_captions": outline.needs_captions}
@@ -152,7 +158,7 @@ def pretrain(config: RunConfig) -> RunResult:
     return run
 
 
-def refuse_overwriting(config: RunConfig) -> None:
+def refuse_overwriting(config: RunSettings) -> None:
     """Makes sure that no run is overwritten by accident.
 
     Raises:
@@ -165,7 +171,7 @@ def refuse_overwriting(config: RunConfig) -> None:
         )
 
 
-def remove_old_run(config: RunConfig, accelerator: Accelerator) -> None:
+def remove_old_run(config: RunSettings, accelerator: Accelerator) -> None:
     """With `overwrite`, removes what the old run in the folder left, so that it is not mixed with the new one."""
     is_doomed = config.train.overwrite and _has_run(config)
     accelerator.wait_for_everyone()
@@ -176,7 +182,7 @@ def remove_old_run(config: RunConfig, accelerator: Accelerator) -> None:
     accelerator.wait_for_everyone()
 
 
-def _has_run(config: RunConfig) -> bool:
+def _has_run(config: RunSettings) -> bool:
     is_logged = (Path(config.train.output_dir) / LOG_FILE).is_file()
     return is_logged or find_last_checkpoint(checkpoint_folder(config)) is not None
 
@@ -195,10 +201,10 @@ def environment(accelerator: Accelerator) -> dict[str, object]:
     }
 
 
-def changed_settings(config: RunConfig, path: Path) -> list[str]:
+def changed_settings(config: RunSettings, path: Path) -> list[str]:
     """`key: old -> new` for each setting, apart from `FREE_KEYS`, that differs from those of a run.yaml."""
     # a key that is newer than the run had its default
-    old = default_settings() | yaml.safe_load(path.read_text(encoding="utf-8"))
+    old = config.schema.defaults() | yaml.safe_load(path.read_text(encoding="utf-8"))
     return [
         f"{name}: {old[name]} -> {value}"
         for name, value in config.to_dict().items()
@@ -206,7 +212,7 @@ def changed_settings(config: RunConfig, path: Path) -> list[str]:
     ]
 
 
-def refuse_changes(config: RunConfig) -> None:
+def refuse_changes(config: RunSettings) -> None:
     """Makes sure that a continued run has the settings it began with, apart from `FREE_KEYS`.
 
     Raises:
@@ -231,7 +237,7 @@ def _check_held_out(held_out: RecordDataset | None, sampling_rate: int) -> None:
         )
 
 
-def _continued_checkpoint(config: RunConfig) -> Path | None:
+def _continued_checkpoint(config: RunSettings) -> Path | None:
     return find_last_checkpoint(checkpoint_folder(config)) if config.train.resume else None
 
 
@@ -254,7 +260,7 @@ def _shared_processor(
     return (AutoProcessor if has_tokenizer else AutoFeatureExtractor).from_pretrained(folder)
 
 
-def _save_start(config: RunConfig, accelerator: Accelerator) -> None:
+def save_start(config: RunSettings, accelerator: Accelerator) -> None:
     """Settings and environment into the run's folder, before the first step."""
     if accelerator.is_main_process:
         folder = Path(config.train.output_dir)
@@ -275,7 +281,7 @@ def _validation(
     return lambda model: retrieval.evaluate(exported_model(model), processor, clips, options=options)
 
 
-def _describe(model: PreTrainedModel, train_data: RecordDataset, num_steps: int) -> None:
+def describe(model: PreTrainedModel, train_data: RecordDataset, num_steps: int) -> None:
     """Logs what a person would ask afterwards."""
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
     frozen = sum(value.numel() for value in model.parameters() if not value.requires_grad)
@@ -296,6 +302,7 @@ def _finish(
     """Evaluation, export, figures and examples, on the main process; the others wait."""
     if accelerator.is_main_process:
         system = exported_model(model).eval()
+        export_adapter(config, system, processor)
         export_model(config, system, processor)  # first: nothing that follows can take it away
         captioner = export_captioner(config, model.eval(), processor)
         report, clips = evaluate_run(config, system, processor, held_out, captioner)
@@ -313,9 +320,11 @@ __all__ = [
     "RESULTS",
     "RunResult",
     "changed_settings",
+    "describe",
     "environment",
     "pretrain",
     "refuse_changes",
     "refuse_overwriting",
     "remove_old_run",
+    "save_start",
 ]

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForAudioClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from hf_audiolang.data.text_embedders import find_model
 from hf_audiolang.models.modeling_loading import StrictTowersMixin
@@ -69,7 +76,8 @@ def load_start_weights(model: PreTrainedModel, arguments: ModelArguments) -> Non
         source = _load_whole("text_model", find_model(arguments.text_model), AutoModel)
         _copy_part("text_model", arguments.text_model, source, system.text_model)
     if arguments.audio_model is not None:
-        source = _load_whole("audio_model", arguments.audio_model, AutoModel)
+        family = AutoModelForAudioClassification if _is_classifier(arguments.audio_model) else AutoModel
+        source = _load_whole("audio_model", arguments.audio_model, family)
         _copy_part("audio_model", arguments.audio_model, source, system.audio_model)
     if arguments.audio_projection is not None:
         source = _load_whole("audio_projection", arguments.audio_projection, AutoModel)
@@ -135,6 +143,12 @@ def load_pretrained(key: str, name: str, family: type, **options: object) -> Pre
             f"`{key}` {name!r} cannot be loaded: {reason} Give a folder with config.json and model.safetensors, or a "
             "Hub id that has both, and check the network."
         ) from error
+
+
+def _is_classifier(name: str) -> bool:
+    """Whether a model is an encoder that was fine-tuned on labels: it comes with its head, which stays behind."""
+    architectures = load_pretrained("audio_model", name, AutoConfig).architectures
+    return (architectures or [""])[0].endswith("ForAudioClassification")
 
 
 def _load_whole(key: str, name: str, family: type) -> PreTrainedModel:

@@ -1,0 +1,40 @@
+# Copyright 2026 The hf_audiolang authors
+# Licensed under the Apache License, Version 2.0.
+"""The values of a trained head on labelled clips: labels of clips or of frames, as its class says."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from hf_audiolang.data.records import Record
+from hf_audiolang.models.modeling_audio_classification import AudioFrameClassificationModel
+
+from . import classification, frame_classification
+from .capabilities import AudioProcessor
+from .embed import AudioOptions
+from .frame_scores import FrameScoreOptions
+from .results import TaskResult
+
+
+def evaluate(
+    model: nn.Module, processor: AudioProcessor, dataset: Sequence[Record], *, options: AudioOptions | None = None
+) -> TaskResult:
+    """What `classification.evaluate` or `frame_classification.evaluate` gives.
+
+    Args:
+        model: an `...ForAudioClassification` or `...ForAudioFrameClassification`.
+        processor: holds the model's feature extractor, or is it.
+        dataset: records with `labels`, or with `events`.
+        options: reading and batching of the clips.
+
+    Raises:
+        ValueError: for labels or events that do not fit the model.
+    """
+    options = options or AudioOptions()
+    if isinstance(model, AudioFrameClassificationModel):
+        reading = FrameScoreOptions(reading=options)
+        return frame_classification.evaluate(model, processor, dataset, options=reading)
+    return classification.evaluate(model, processor, dataset, options=options)
+
+
+__all__ = ["evaluate"]
