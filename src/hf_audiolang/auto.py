@@ -129,13 +129,16 @@ def register_all() -> None:
     register_lora_targets()
 
 
-def export_with_code(model: PreTrainedModel, processor: ProcessorMixin | None, folder: str | Path) -> None:
+def export_with_code(
+    model: PreTrainedModel, processor: ProcessorMixin | None, folder: str | Path, **save_options: object
+) -> None:
     """Writes a folder that loads with `trust_remote_code=True` where this package is not installed.
 
     Args:
         model: any public model of the package.
         processor: its processor or feature extractor, or None.
         folder: where configuration, weights, processor and the source files they need are written.
+        **save_options: of `save_pretrained`, such as `max_shard_size`.
 
     Raises:
         ValueError: if the model's class is not one that an auto class loads.
@@ -150,7 +153,7 @@ def export_with_code(model: PreTrainedModel, processor: ProcessorMixin | None, f
             _mark(type(extractor), "AutoFeatureExtractor", marked)
             if extractor is not processor:
                 _mark(type(processor), "AutoProcessor", marked)
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, **save_options)
         if processor is not None:
             processor.save_pretrained(folder)
     finally:

@@ -13,6 +13,7 @@
     hf-audiolang codewords MODEL --data FOLDER --report DIR
     hf-audiolang compare RUN RUN...
     hf-audiolang convert SYSTEM CHECKPOINT FOLDER --set KEY=VALUE --set KEY=VALUE
+    hf-audiolang push RUN OWNER/NAME
     hf-audiolang bench frontend
 
 Exit codes: 0 done; 1 done, but some files could not be read (they are named on stderr) or a comparison shows a loss;
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_codewords,
         _add_compare,
         _add_convert,
+        _add_push,
         _add_bench,
     ):
         add(commands)
@@ -226,6 +228,19 @@ def _add_convert(commands) -> None:
         metavar="KEY=VALUE",
         help="option of the converter, instead of what it infers, once for each; the value is JSON or plain text",
     )
+
+
+def _add_push(commands) -> None:
+    push = _add_command(commands, "push", "hub", "share a trained model on the Hugging Face Hub")
+    push.add_argument("source", metavar="RUN", help="folder of a run, of a model or of an adapter")
+    push.add_argument("repo_id", metavar="OWNER/NAME", help="what it is called on the Hub")
+    push.add_argument("--part", default="model", help="of a run: model, captioner or adapter (default: %(default)s)")
+    push.add_argument("--private", action="store_true", help="a new repository that only you see")
+    push.add_argument("--revision", default=None, metavar="BRANCH", help="branch to write (default: the main one)")
+    push.add_argument("--with-code", action="store_true", help="add the source files, to load without this package")
+    push.add_argument("--max-shard-size", default=None, metavar="SIZE", help="largest weight file, such as 2GB")
+    push.add_argument("--base-model", default=None, metavar="OWNER/NAME", help="the model that an adapter needs")
+    push.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
 
 
 def _add_bench(commands) -> None:

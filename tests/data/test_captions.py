@@ -264,6 +264,14 @@ def test_rows_with_one_sound_are_merged_and_namesakes_are_not(folder, tmp_path):
     assert len({record.id for record in dataset}) == 3
 
 
+def test_a_table_whose_format_names_its_columns_is_read(folder, tmp_path):
+    table = datasets.Dataset.from_dict({"audio": [str(folder / "s05.wav")], "text": ["five"]})
+    table = table.cast_column("audio", datasets.Audio()).with_format("numpy", columns=["audio", "text"])
+    table.save_to_disk(tmp_path / "saved")
+    dataset = load_captions(tmp_path / "saved")
+    assert (dataset[0].captions, dataset[0].duration) == (("five",), pytest.approx(0.15))
+
+
 def test_captions_of_a_table_are_known_without_reading_its_sounds(folder, tmp_path, monkeypatch):
     _table(folder, _names(4), [["one", "uno"], ["two"], ["three"], ["four"]]).save_to_disk(tmp_path / "table")
     dataset = load_captions(tmp_path / "table")

@@ -209,6 +209,14 @@ def test_a_folder_may_have_the_columns_of_the_plan_or_the_usual_ones(tmp_path):
     assert load_labelled(folder, plan=plan).classes == ["x", "y"]
 
 
+def test_names_of_a_plan_replace_those_of_the_feature_in_its_order(hub, tmp_path, monkeypatch):
+    table = datasets.load_dataset("owner/sounds").cast_column("classID", datasets.ClassLabel(num_classes=11))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, **options: table)
+    data = load_labelled(plan=load_plan(_write(tmp_path, PLAN)), fold=1)
+    assert data.classes == ["rain", "dog", "2", "3", "4", "5", "6", "7", "8", "9", "cat"]
+    assert set(data.test.labels) == {("rain",), ("dog",), ("cat",)}
+
+
 def test_audioset_labels_become_display_names_in_the_order_of_their_ids(tmp_path):
     plan = load_plan(_write(tmp_path, "task: tagging\nmetric: mAP\nclass_order: mid_sorted"))
     folder = write_sounds(tmp_path / "sounds", ["a.wav", "b.wav", "c.wav"])

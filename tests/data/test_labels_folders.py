@@ -10,11 +10,13 @@ def test_the_sub_folder_is_the_label_at_any_depth_and_hidden_files_do_not_count(
     (tmp_path / "dog" / "._1.wav").write_bytes(b"not a sound")
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "x.wav").write_bytes(b"not a sound")
+    (tmp_path / ".cache" / "metadata.csv").write_text("file_name,label\nx.wav,dog\n")
     (tmp_path / "dog" / "notes.txt").write_text("no sound")
     (tmp_path / "papers").mkdir()
     data = load_labelled(tmp_path)
     clips = all_clips(data)
     assert {name: labels for name, (_, labels) in clips.items()} == {name: (name.split("/")[0],) for name in names}
+    assert data.train.skipped == []
     assert data.classes == ["dog", "rain"]
     assert data.is_multi_label is False
     assert data.name == str(tmp_path)
@@ -27,6 +29,7 @@ def test_the_sub_folder_is_the_label_at_any_depth_and_hidden_files_do_not_count(
 
 def test_split_folders_are_splits_by_any_of_their_names(tmp_path):
     write_sounds(tmp_path, ["train/dog/a.wav", "train/cat/b.wav", "Val/dog/c.wav", "test/cat/d.wav", "test/dog/e.wav"])
+    write_sounds(tmp_path, [".cache/x.wav", "test/.trash/y.wav"])
     data = load_labelled(tmp_path)
     assert labels_by_id(data.train) == {"train/dog/a.wav": ("dog",), "train/cat/b.wav": ("cat",)}
     assert labels_by_id(data.validation) == {"Val/dog/c.wav": ("dog",)}

@@ -45,6 +45,8 @@ from hf_audiolang import (
     ZipformerModel,
     export_with_code,
 )
+from hf_audiolang.auto import MODELS
+from hf_audiolang.models import modeling_audio_classification as heads
 
 # None in sys.modules makes an import fail, however the package was installed
 REFUSE = """
@@ -122,6 +124,21 @@ CONFIGS = {
     SlapForPreTraining: tiny_slap_config(),
     ZipformerModel: tiny_zipformer_config(),
 }
+HEADS = {
+    getattr(heads, f"{family}For{kind}"): (f"AutoModelFor{kind}", config)
+    for family, config in {
+        "CaptionStew": tiny_captionstew_config(audio_config=tiny_zipformer_config(), num_labels=3),
+        "Htsat": tiny_htsat_config(num_labels=3),
+        "M2dClap": tiny_m2d_clap_config(num_labels=3),
+        "M2dClapAudio": tiny_m2d_clap_audio_config(num_labels=3),
+        "MgaClap": tiny_mga_clap_config(num_labels=3),
+        "NativeAudio": tiny_ast_config(num_labels=3),
+        "Slap": tiny_slap_config(num_labels=3, classifier_pooling="attention", classifier_heads=2),
+        "SlapAudio": tiny_slap_audio_config(num_labels=3),
+        "Zipformer": tiny_zipformer_config(num_labels=3),
+    }.items()
+    for kind in ("AudioClassification", "AudioFrameClassification")
+}
 # folder -> system on a tower that is not its own, which the configuration's file alone must find
 ON_OTHER_TOWERS = {
     "slap_on_ast": (SlapModel, tiny_slap_config(audio_config=tiny_ast_config(locality_blocks=1), masked_weight=0.0)),
@@ -133,6 +150,7 @@ ON_OTHER_TOWERS = {
 CASES = {
     **{cls.__name__: (cls, AUTO_CLASSES[cls], config) for cls, config in CONFIGS.items()},
     **{folder: (cls, AUTO_CLASSES[cls], config) for folder, (cls, config) in ON_OTHER_TOWERS.items()},
+    **{cls.__name__: (cls, auto_class, config) for cls, (auto_class, config) in HEADS.items()},
 }
 
 
@@ -195,6 +213,11 @@ def test_model_loads_without_the_package(exported, name):
     assert set(result) == set(expected)
     for name, value in expected.items():
         assert torch.equal(result[name], value), name
+
+
+def test_every_public_class_is_here():
+    public = {model for pairs in MODELS.values() for _, model in pairs}
+    assert {cls for cls, _, _ in CASES.values()} == public
 
 
 def test_processor_and_pipeline_work_without_the_package(exported):

@@ -1,10 +1,12 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""Sounds and captions: one record form, the embedded data set, your own data, batches."""
+"""Sounds, captions and labels: one record form, the embedded data set, your own data, batches."""
 
 from .audio_io import AudioError, audio_info, load_audio, record_waveform
 from .captions import load_captions, split_held_out
 from .collate import BadExampleError, Collator
+from .label_plans import LabelPlan, load_plan
+from .labels import LabelledData, load_labelled
 from .records import Record, RecordSubset, RecordView, TooManyBadExamples
 from .registry import build_dataset, register
 from .sampling import EpochSampler, build_train_loader
@@ -24,6 +26,8 @@ __all__ = [
     "BadExampleError",
     "Collator",
     "EpochSampler",
+    "LabelPlan",
+    "LabelledData",
     "Record",
     "RecordSubset",
     "RecordView",
@@ -34,6 +38,8 @@ __all__ = [
     "build_train_loader",
     "load_audio",
     "load_captions",
+    "load_labelled",
+    "load_plan",
     "record_waveform",
     "register",
     "split_held_out",
