@@ -3,15 +3,11 @@
 """Trained heads as a user meets them: loaded, measured, and trained by transformers' own Trainer."""
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-
 from finetune_run import TONES, save_model, save_sounds
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
