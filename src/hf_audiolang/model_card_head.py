@@ -38,6 +38,8 @@ SHOWN_SETTINGS = (
     "random_resize_crop", "precision", "seed", "max_seconds",
 )  # fmt: skip
 LORA_SETTINGS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lora_rslora", "lora_dora")
+NOTHING = (None, False, 0, [], "none")  # a part of the recipe that is switched off
+OFF = {"layer_decay": (1,), "gradient_accumulation_steps": (1,)}
 ONLY_WITH = {"momentum": ("optimizer", ("sgd", "lars")), "adam_betas": ("optimizer", ("adamw", "scaled_adam"))}
 
 
@@ -112,8 +114,9 @@ def write_head_card(
 def _shown(settings: dict[str, object]) -> list[tuple[str, object]]:
     names = [*SHOWN_SETTINGS, *(LORA_SETTINGS if settings["lora"] else ())]
     names = [name for name in names if name not in ONLY_WITH or settings[ONLY_WITH[name][0]] in ONLY_WITH[name][1]]
-    off = (None, False, 0, [], "none")
-    return [(name, settings[name]) for name in names if settings[name] not in off or name == "seed"]
+    if not settings["mixup_alpha"]:
+        names.remove("mixup_share")
+    return [(name, settings[name]) for name in names if name == "seed" or settings[name] not in OFF.get(name, NOTHING)]
 
 
 def _base_model(name: str) -> str | None:
