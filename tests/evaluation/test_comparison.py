@@ -45,8 +45,8 @@ def test_table_has_a_column_per_run_and_says_what_is_missing(tmp_path):
 
 
 def test_metrics_outside_of_the_main_table_are_shown_when_there_is_nothing_else(tmp_path):
-    reports = read_reports([write(tmp_path / "one", {"tagging/mAP": 0.75})])
-    assert cells(comparison_table(reports).splitlines()[-1]) == ["tagging/mAP", "75.0", "-"]
+    reports = read_reports([write(tmp_path / "one", {"mine/mAP": 0.75})])
+    assert cells(comparison_table(reports).splitlines()[-1]) == ["mine/mAP", "75.0", "-"]
 
 
 def test_other_clips_are_pointed_out(tmp_path):
