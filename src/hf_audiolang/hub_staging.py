@@ -20,10 +20,11 @@ from hf_audiolang.auto import export_with_code
 PARTS = ("model", "captioner", "adapter")
 CARD, CONFIG, ADAPTER_CONFIG = "README.md", "config.json", "adapter_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+EXTRACTOR_FILES = ("preprocessor_config.json", "processor_config.json")
 SHARED = (
-    CARD, CONFIG, ADAPTER_CONFIG, "generation_config.json", "preprocessor_config.json", "processor_config.json",
-    *TOKENIZER_FILES, "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "*.safetensors",
-    "*.safetensors.index.json", "*.jinja",
+    CARD, CONFIG, ADAPTER_CONFIG, "generation_config.json", *EXTRACTOR_FILES, *TOKENIZER_FILES,
+    "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "*.safetensors", "*.safetensors.index.json",
+    "*.jinja",
 )  # fmt: skip
 # Licences under which weights may not be passed on.
 NOT_TO_BE_PASSED_ON = ("ntt-software-evaluation-license-agreement",)
@@ -129,8 +130,10 @@ def _name_base(path: Path, base_model: str | None) -> None:
 
 def _save_again(source: Path, target: Path, *, with_code: bool, max_shard_size: str | None) -> None:
     model = load_saved(source)
-    has_tokenizer = any((source / name).is_file() for name in TOKENIZER_FILES)
-    processor = (AutoProcessor if has_tokenizer else AutoFeatureExtractor).from_pretrained(source)
+    processor = None  # of a projector, for instance
+    if any((source / name).is_file() for name in EXTRACTOR_FILES):
+        has_tokenizer = any((source / name).is_file() for name in TOKENIZER_FILES)
+        processor = (AutoProcessor if has_tokenizer else AutoFeatureExtractor).from_pretrained(source)
     for path in target.glob("*.safetensors*"):
         path.unlink()
     sizes = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
