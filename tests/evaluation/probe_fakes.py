@@ -7,8 +7,10 @@ import torch
 from evaluation_fakes import FRAME_SAMPLES, SAMPLING_RATE, TableExtractor
 from torch import nn
 
+from hf_audiolang.data.labels_records import LabelledData
 from hf_audiolang.data.records import Record
-from hf_audiolang.evaluation.frame_cache import FrameFeatures
+from hf_audiolang.evaluation.feature_cache import FrozenFeatures
+from hf_audiolang.models.layers_pooling import masked_mean
 
 
 class FrameEncoder(nn.Module):
@@ -25,6 +27,25 @@ class FrameEncoder(nn.Module):
         frame_mask = input_features_mask.unflatten(1, (-1, FRAME_SAMPLES)).any(-1)
         frames = self.dropout(self.table[rows]).masked_fill(~frame_mask.unsqueeze(-1), 1e3)
         return SimpleNamespace(frame_features=frames, frame_mask=frame_mask)
+
+
+class LayerEncoder(FrameEncoder):
+    """The same with clip features and, if asked, hidden states: one table for each layer, the last that of frames."""
+
+    def __init__(self, tables):
+        super().__init__(tables[-1])
+        self.lower = nn.ParameterList(torch.as_tensor(np.asarray(table), dtype=torch.float32) for table in tables[:-1])
+        self.config.frame_feature_size = self.table.shape[1]
+        self.config.frame_rate_hz = SAMPLING_RATE / FRAME_SAMPLES
+
+    def forward(self, input_features, input_features_mask, output_hidden_states=False):
+        output = super().forward(input_features, input_features_mask)
+        rows = (input_features.unflatten(1, (-1, FRAME_SAMPLES)).mean(-1) * 100).round().long()
+        output.token_mask = output.frame_mask
+        output.pooler_output = masked_mean(output.frame_features, output.frame_mask)
+        lower = [table[rows].masked_fill(~output.token_mask.unsqueeze(-1), 1e3) for table in self.lower]
+        output.hidden_states = (*lower, output.frame_features) if output_hidden_states else None
+        return output
 
 
 class System(nn.Module):
@@ -50,4 +71,17 @@ def frames_of(clips, labels):
     """Frame features made by hand of arrays (T', D'), with a tuple of labels for each."""
     records = [Record(id=f"{n}", audio=None, labels=tuple(of_clip)) for n, of_clip in enumerate(labels)]
     lengths = np.array([len(frames) for frames in clips])
-    return FrameFeatures(np.concatenate(clips), lengths, np.arange(len(clips)), records, [])
+    return FrozenFeatures(np.concatenate(clips), lengths, np.arange(len(clips)), records, [])
+
+
+def labelled(train, test, validation=None, classes=("class 0", "class 1", "class 2"), **fields):
+    """Labelled data out of lists of records."""
+    fields = {"is_multi_label": False, "name": "fakes", **fields}
+    return LabelledData(train, validation, test, list(classes), **fields)
+
+
+def features_of(rows, labels, lengths=None):
+    """Features made by hand: rows (M, ...) with a tuple of labels for each clip."""
+    records = [Record(id=f"{n}", audio=None, labels=tuple(of_clip)) for n, of_clip in enumerate(labels)]
+    lengths = np.ones(len(records), dtype=np.int64) if lengths is None else np.asarray(lengths)
+    return FrozenFeatures(rows, lengths, np.arange(len(records)), records, [])

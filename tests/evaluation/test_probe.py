@@ -77,40 +77,12 @@ def test_inputs_have_mean_0_and_deviation_1_on_the_training_clips():
     train, test = frames_of(*needles(9, 0)), frames_of(*needles(5, 1))
     for pooling, of_train, of_test in (
         ("mean", train.clip_means(), test.clip_means()),
-        ("attention", train.frames, test.frames),
+        ("attention", train.rows, test.rows),
     ):
         found = probe._standardised(pooling, {"train": train, "test": test})
         expected = (of_train - of_train.mean(0)) / of_train.std(0)
         np.testing.assert_allclose(found["train"][0], expected, atol=1e-5)
         np.testing.assert_allclose(found["test"][0], (of_test - of_train.mean(0)) / of_train.std(0), atol=1e-5)
-
-
-def test_the_split_takes_a_tenth_of_each_class_and_leaves_each_in_training():
-    labels = [("often",)] * 30 + [("seldom",)] * 7 + [("twice",)] * 2 + [("once",)]
-    train = frames_of([np.ones((1, 3), np.float32)] * 40, labels)
-    train_rows, dev_rows = probe._split_rows(train, None, 3)
-    for kept, held_out in zip(train_rows.tolist(), dev_rows.tolist(), strict=True):
-        assert sorted(kept + held_out) == list(range(40))
-        names = [labels[row][0] for row in held_out]
-        assert [names.count(name) for name in ("often", "seldom", "twice", "once")] == [3, 1, 1, 0]
-    assert len({tuple(rows) for rows in dev_rows.tolist()}) == 3  # each seed has its own
-    torch.testing.assert_close(probe._split_rows(train, None, 2)[1], dev_rows[:2], rtol=0, atol=0)
-    given = frames_of([np.ones((2, 3), np.float32)] * 4, labels[:4])
-    train_rows, dev_rows = probe._split_rows(train, given, 2)
-    assert train_rows.tolist() == [list(range(40))] * 2
-    assert dev_rows.tolist() == [[40, 41, 42, 43]] * 2
-
-
-def test_several_labels_are_split_so_that_every_label_stays_in_training():
-    rng = np.random.default_rng(0)
-    names = np.array(["a", "b", "c", "d", "e"])
-    labels = [tuple(names[rng.random(5) < 0.3]) for _ in range(50)] + [("a", "rare"), ("b", "rare")]
-    train = frames_of([np.ones((1, 3), np.float32)] * 52, labels)
-    train_rows, dev_rows = probe._split_rows(train, None, 4)
-    assert 3 <= dev_rows.shape[1] <= 12
-    for kept, held_out in zip(train_rows.tolist(), dev_rows.tolist(), strict=True):
-        assert sorted(kept + held_out) == list(range(52))
-        assert {label for row in kept for label in labels[row]} == {*names, "rare"}
 
 
 def test_given_dev_clips_choose_and_all_training_clips_train():

@@ -20,6 +20,7 @@ from types import ModuleType
 import numpy as np
 from torch import nn
 
+from hf_audiolang.data.labels_folders import folder_records
 from hf_audiolang.data.records import Record
 
 from .capabilities import AudioProcessor
@@ -106,15 +107,9 @@ def class_records(folder: str | Path, files: Iterable[str | Path]) -> tuple[list
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"`folder` '{folder}' is not a folder. Give one with a sub-folder per class.")
-    records, outside = [], []
-    for path in map(Path, files):
-        parts = path.relative_to(folder).parts
-        if len(parts) > 1:
-            records.append(Record(id=str(path), audio=path, labels=(parts[0],)))
-        else:
-            outside.append(f"{path}: it lies in no sub-folder, so its class is not known")
+    records, outside = folder_records(folder, files)
     _check_classes({record.labels[0] for record in records}, f"'{folder}'")
-    return records, outside
+    return records, [f"{path}: it lies in no sub-folder, so its class is not known" for path in outside]
 
 
 def map_records(

@@ -10,7 +10,6 @@ It needs no text and no shared space, so it compares any two audio encoders. Nee
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
@@ -19,7 +18,8 @@ from torch import nn
 from hf_audiolang.data.records import Record
 
 from .capabilities import AudioProcessor
-from .embed import AudioOptions, longest_seconds, sum_over_pieces
+from .embed import AudioOptions, longest_seconds
+from .frozen_features import clip_features
 from .metrics import MissingResourceError, accuracy, balanced_accuracy
 from .results import TaskResult, task_record
 
@@ -27,21 +27,6 @@ from .results import TaskResult, task_record
 # 0.001, 0.01, ..., 100, for mean and deviation of the log-mel bands and for features of an untrained encoder.
 INVERSE_REGULARISATION = 1.0
 MAX_ITERATIONS = 1000  # our choice; 150 to 270 were needed there
-
-
-@dataclass(frozen=True)
-class ClipFeatures:
-    """Frozen features of the readable clips of a data set, in its order.
-
-    Attributes:
-        features: (N, D') float32, as the encoder gave them: not normalised.
-        records: N records without their audio: ids, captions, labels, events.
-        skipped: one message per clip that was left out.
-    """
-
-    features: np.ndarray
-    records: list[Record]
-    skipped: list[str]
 
 
 def evaluate(
@@ -69,41 +54,16 @@ def evaluate(
     start, options = time.perf_counter(), options or AudioOptions()
     known, asked = (clip_features(model, processor, dataset, options) for dataset in (train, test))
     train_labels, test_labels = ([_label(record) for record in clips.records] for clips in (known, asked))
-    values = linear_probe(known.features, train_labels, asked.features, test_labels)
+    values = linear_probe(known.clip_means(), train_labels, asked.clip_means(), test_labels)
     num_classes = len(set(train_labels))
     record = task_record(
         "probe", model, test, asked.skipped, len(test_labels), time.perf_counter() - start,
         num_train_clips=len(train_labels), train_skipped=known.skipped, num_classes=num_classes,
-        num_features=known.features.shape[1], inverse_regularisation=INVERSE_REGULARISATION,
+        num_features=known.rows.shape[1], inverse_regularisation=INVERSE_REGULARISATION,
         max_seconds=longest_seconds(processor, options), long_audio=options.long_audio,
     )  # fmt: skip
     values = {f"probe/{name}": value for name, value in values.items()}
     return TaskResult(values, dict.fromkeys(values, 1 / num_classes), record)
-
-
-def clip_features(
-    model: nn.Module, processor: AudioProcessor, records: Sequence[Record], options: AudioOptions | None = None
-) -> ClipFeatures:
-    """What the audio encoder makes of each clip: its `pooler_output`, before any projection, not normalised.
-
-    A clip over the limit is cut by the rule of `options.long_audio`; its feature is the mean over the equal pieces.
-
-    Args:
-        model: a system, whose `audio_model` is asked, or an audio encoder.
-        processor: holds the model's feature extractor, or is it.
-        records: map-style sequence of `Record`.
-        options: batching, the rule for long clips and the rule for bad ones.
-
-    Raises:
-        TooManyBadExamples: if more than `options.max_bad_fraction` of the clips are bad.
-        ValueError: if no clip is readable.
-    """
-    encoder = getattr(model, "audio_model", model)
-    found = sum_over_pieces(
-        encoder, processor, records, lambda inputs: encoder(**inputs).pooler_output.float().cpu().numpy(), options
-    )
-    features = found.sums / found.num_pieces[:, None].astype(found.sums.dtype)  # (N, D')
-    return ClipFeatures(features, [found.reader.records[index] for index in found.indices], found.reader.skipped)
 
 
 def linear_probe(
@@ -190,4 +150,4 @@ def _check_classes(train_labels: Sequence[str], test_labels: Sequence[str]) -> l
     return classes
 
 
-__all__ = ["ClipFeatures", "check_installed", "clip_features", "evaluate", "linear_probe"]
+__all__ = ["check_installed", "clip_features", "evaluate", "linear_probe"]

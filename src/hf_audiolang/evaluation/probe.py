@@ -17,30 +17,25 @@ which learning rates work. Each of the D' inputs (clip means for the mean, frame
 deviation 1 over all of `train`; an input that is constant there stays at 0.
 """
 
-import math
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hf_audiolang.data.records import Record
 
 from .capabilities import AudioProcessor
 from .embed import AudioOptions, longest_seconds
-from .frame_cache import FrameFeatures, frame_features
+from .feature_cache import FrozenFeatures
+from .frozen_features import frame_features
 from .metrics.intervals import half_width_95
+from .probe_data import DEV_SHARE, class_names, label_targets, one_thread, split_rows, standardised
 from .probe_training import POOLINGS, ProbeClips, ProbeRecipe, predict, probe_score, train_sweep
 from .results import TaskResult, task_record
-
-DEV_SHARE = 0.1  # evaluation.md section 3; of each class at least one clip, if it has two
-CONSTANT = 1e-6  # a deviation below this share of the mean is rounding
-BLOCK_ROWS = 2**16
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ def evaluate(
         is_multi_label: whether a clip may have no label or several.
         num_seeds: seeds 0, 1, ...
         options: reading and batching of the clips.
-        cache_dir: folder that keeps the frames for the next call, see `frame_cache`.
+        cache_dir: folder that keeps the frames for the next call, see `feature_cache`.
 
     Raises:
         TooManyBadExamples: if more than `options.max_bad_fraction` of the clips are bad.
@@ -105,7 +100,7 @@ def evaluate(
     _check_names(poolings, num_seeds)
     datasets = {"train": train, "dev": dev, "test": test}
     datasets = {name: dataset for name, dataset in datasets.items() if dataset is not None}
-    _class_names({name: _plain(dataset) for name, dataset in datasets.items()}, is_multi_label)  # before encoding
+    class_names({name: _plain(dataset) for name, dataset in datasets.items()}, is_multi_label)  # before encoding
     sets = {name: frame_features(model, processor, data, options, cache_dir) for name, data in datasets.items()}
     found = probe_frames(
         sets["train"], sets["test"], dev=sets.get("dev"), poolings=poolings, is_multi_label=is_multi_label,
@@ -122,34 +117,19 @@ def evaluate(
         dev_data=f"{DEV_SHARE:.0%} of each class of the training clips" if dev is None else _name_of(dev),
         num_shared_ids=len({record.id for record in known.records} & {record.id for record in asked.records}),
         num_classes=len({label for record in known.records for label in record.labels}),
-        num_features=known.frames.shape[1], num_heads=ProbeRecipe().num_heads(known.frames.shape[1]),
+        num_features=known.rows.shape[1], num_heads=ProbeRecipe().num_heads(known.rows.shape[1]),
         max_seconds=longest_seconds(processor, options), long_audio=options.long_audio,
     )  # fmt: skip
     values = {names[pooling]: np.mean(of_pooling.scores) for pooling, of_pooling in found.items()}
     return TaskResult(values, {names[pooling]: of_pooling.chance for pooling, of_pooling in found.items()}, record)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Runs the block with one thread of torch, then as many as before.
-
-    The steps of a sweep are many and small: on two cores that other programs kept busy, two threads took twelve times
-    as long as one.
-    """
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
-
-
-@_one_thread()
+@one_thread()
 def probe_frames(
-    train: FrameFeatures,
-    test: FrameFeatures,
+    train: FrozenFeatures,
+    test: FrozenFeatures,
     *,
-    dev: FrameFeatures | None = None,
+    dev: FrozenFeatures | None = None,
     poolings: Sequence[str] = ("mean", "attention"),
     is_multi_label: bool = False,
     num_seeds: int = 3,
@@ -178,9 +158,10 @@ def probe_frames(
     recipe = recipe or ProbeRecipe()
     sets = {"train": train, "dev": dev, "test": test}
     sets = {name: features for name, features in sets.items() if features is not None}
-    classes = _class_names({name: features.records for name, features in sets.items()}, is_multi_label)
-    targets = {name: _targets(features.records, classes, is_multi_label) for name, features in sets.items()}
-    train_rows, dev_rows = _split_rows(train, dev, num_seeds)
+    classes = class_names({name: features.records for name, features in sets.items()}, is_multi_label)
+    targets = {name: label_targets(features.records, classes, is_multi_label) for name, features in sets.items()}
+    train_labels, num_dev = [record.labels for record in train.records], None if dev is None else len(dev.records)
+    train_rows, dev_rows = split_rows(train_labels, num_dev, range(num_seeds))
     found = {}
     for pooling in poolings:
         inputs = _standardised(pooling, sets)
@@ -226,72 +207,7 @@ def _check_names(poolings: Sequence[str], num_seeds: int) -> None:
         raise ValueError(f"`num_seeds` must be at least 1, got {num_seeds}. Three give an interval.")
 
 
-def _class_names(records_of: dict[str, Sequence[Record]], is_multi_label: bool) -> list[str]:
-    """The labels of the training records in their sorted order, after a check of all records."""
-    for name, records in records_of.items():
-        wrong = [record for record in records if len(set(record.labels)) != 1]
-        if wrong and not is_multi_label:
-            raise ValueError(
-                f"`{name}`: record {wrong[0].id!r} must have exactly one label, got {list(wrong[0].labels)}. Name the "
-                "column with the labels, leave the clip out, or pass `is_multi_label=True`."
-            )
-    classes = sorted({label for record in records_of["train"] for label in record.labels})
-    fewest = 1 if is_multi_label else 2
-    if len(classes) < fewest:
-        raise ValueError(f"`train` has {len(classes)} classes, got {classes}. A probe needs {fewest} or more.")
-    for name, records in records_of.items():
-        unseen = sorted({label for record in records for label in record.labels} - set(classes))
-        if unseen:
-            raise ValueError(
-                f"`{name}` has {len(unseen)} labels that `train` lacks, got {unseen[:5]}. Add training clips of them, "
-                "or leave their clips out."
-            )
-    return classes
-
-
-def _targets(records: Sequence[Record], classes: Sequence[str], is_multi_label: bool) -> np.ndarray:
-    """(N,) int64 class indices, or (N, C) float32 0 and 1."""
-    place = {label: index for index, label in enumerate(classes)}
-    if not is_multi_label:
-        return np.array([place[record.labels[0]] for record in records])
-    targets = np.zeros((len(records), len(classes)), dtype=np.float32)
-    for row, record in zip(targets, records, strict=True):
-        row[[place[label] for label in record.labels]] = 1
-    return targets
-
-
-def _split_rows(train: FrameFeatures, dev: FrameFeatures | None, num_seeds: int) -> tuple[Tensor, Tensor]:
-    """(numbers of training clips (Z, N), of dev clips (Z, N')), dev clips that were given counted after `train`."""
-    if dev is not None:
-        num_train, num_dev = len(train.records), len(dev.records)
-        rows = torch.arange(num_train + num_dev).expand(num_seeds, -1)
-        return rows[:, :num_train], rows[:, num_train:]
-    held_out = [_drawn_dev_rows(train.records, np.random.default_rng(seed)) for seed in range(num_seeds)]
-    num_dev = min(map(len, held_out))  # with several labels per clip the draws differ in size
-    if num_dev == 0:
-        raise ValueError(
-            f"`train` has {len(train.records)} clips, of which none can be split off without taking the last one of a "
-            "class. Pass `dev`, or add training clips."
-        )
-    dev_rows = np.stack([rows[:num_dev] for rows in held_out])
-    train_rows = np.stack([np.setdiff1d(np.arange(len(train.records)), rows) for rows in dev_rows])
-    return torch.from_numpy(train_rows), torch.from_numpy(dev_rows)
-
-
-def _drawn_dev_rows(records: Sequence[Record], rng: np.random.Generator) -> list[int]:
-    """Clips in random order, each taken unless a class of its would then give more than its share."""
-    labels = [set(record.labels) or {""} for record in records]  # clips without any label are a class here
-    counts = Counter(label for of_clip in labels for label in of_clip)
-    room = {label: min(count - 1, max(1, round(DEV_SHARE * count))) for label, count in counts.items()}
-    taken = []
-    for row in rng.permutation(len(records)):
-        if all(room[label] > 0 for label in labels[row]):
-            taken.append(int(row))
-            room.update({label: room[label] - 1 for label in labels[row]})
-    return taken
-
-
-def _standardised(pooling: str, sets: dict[str, FrameFeatures]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _standardised(pooling: str, sets: dict[str, FrozenFeatures]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Name of the set -> (input of the pooling (M, D') by the numbers of `train`, lengths (N,)).
 
     The mean over its frames stands for a clip under "mean", as a clip of one frame.
@@ -299,19 +215,9 @@ def _standardised(pooling: str, sets: dict[str, FrameFeatures]) -> dict[str, tup
     if pooling == "mean":
         inputs = {name: (features.clip_means(), np.ones_like(features.lengths)) for name, features in sets.items()}
     else:
-        inputs = {name: (features.frames, features.lengths) for name, features in sets.items()}
-    mean, deviation = _moments(inputs["train"][0])
-    is_constant = deviation <= CONSTANT * np.abs(mean)
-    factor = np.where(is_constant, 0, 1 / np.where(is_constant, 1, deviation)).astype(np.float32)
-    mean = mean.astype(np.float32)
-    return {name: (((x - mean) * factor).astype(x.dtype), lengths) for name, (x, lengths) in inputs.items()}
-
-
-def _moments(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation (D',) in float64, block by block: a copy of all in float64 may not fit."""
-    blocks = np.array_split(inputs, math.ceil(len(inputs) / BLOCK_ROWS))
-    mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / len(inputs)
-    return mean, np.sqrt(sum(np.square(block - mean).sum(axis=0) for block in blocks) / len(inputs))
+        inputs = {name: (features.rows, features.lengths) for name, features in sets.items()}
+    scaled = standardised({name: x for name, (x, _) in inputs.items()})
+    return {name: (scaled[name], lengths) for name, (_, lengths) in inputs.items()}
 
 
 def _joined(

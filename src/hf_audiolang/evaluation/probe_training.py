@@ -31,7 +31,7 @@ Weights = dict[str, Tensor]  # name -> values, with or without the leading axes 
 
 @dataclass(frozen=True)
 class ProbeRecipe:
-    """How probes are trained; AdamW without weight decay, cosine to zero over all epochs.
+    """How probes are trained: Adam, learning rate on a cosine over all epochs.
 
     The weights of the best epoch on the dev clips are kept, for each run by itself (early stop).
 
@@ -41,6 +41,11 @@ class ProbeRecipe:
         batch_clips: clips of a step; our choice, for sets of hundreds to thousands of clips.
         dropout: of the pooled vector, before the linear layer; attention pooling alone has it.
         max_heads: of attention pooling; the largest divisor of the width up to this many is taken.
+        lr_end_ratio: learning rate after the last step / that of the first; 1 keeps it constant.
+        weight_decay: of Adam, added to the gradient.
+        patience: a run ends after so many epochs in a row that were not better; None: after all epochs.
+        takes_last_equal: of epochs with equal dev scores the last one is the best, else the one with the smallest
+            loss.
     """
 
     learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -48,6 +53,10 @@ class ProbeRecipe:
     batch_clips: int = 64
     dropout: float = 0.1
     max_heads: int = 8
+    lr_end_ratio: float = 0.0
+    weight_decay: float = 0.0
+    patience: int | None = None
+    takes_last_equal: bool = False
 
     def num_heads(self, width: int) -> int:
         """Heads of attention pooling: the largest divisor of `width` that is not above `max_heads`."""
@@ -69,6 +78,15 @@ class ProbeClips:
     starts: Tensor
     lengths: Tensor
     targets: Tensor
+
+    @classmethod
+    def of_rows(
+        cls, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], device: torch.device | str
+    ) -> "ProbeClips":
+        """Clips of one frame each, those of several sets after each other: inputs (N, D'), targets as above."""
+        frames = torch.from_numpy(np.concatenate(inputs)).to(device)
+        numbers = torch.arange(len(frames), device=device)
+        return cls(frames, numbers, torch.ones_like(numbers), torch.from_numpy(np.concatenate(targets)).to(device))
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Clips (Z, B) of given numbers as frames (Z, B, T', D') and frame_mask (Z, B, T')."""
@@ -95,6 +113,10 @@ class Sweep:
     dev_scores: np.ndarray
     dev_losses: np.ndarray
     epochs: np.ndarray
+
+    def goes_on(self, epoch: int, recipe: ProbeRecipe) -> np.ndarray:
+        """(R, Z) whether each run still had patience when `epoch` ended."""
+        return np.full(self.epochs.shape, True) if recipe.patience is None else epoch - self.epochs < recipe.patience
 
     def best_rates(self) -> list[int]:
         """For each seed the position of the learning rate with the best dev score; the first among equals."""
@@ -209,11 +231,9 @@ def train_sweep(
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     weights = _stacked_first_weights(pooling, clips, num_classes, recipe, generators)
-    optimizer = _optimizer(weights, recipe.learning_rates)
+    optimizer = _optimizer(weights, recipe)
     num_steps = recipe.num_epochs * math.ceil(train_rows.shape[1] / recipe.batch_clips)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: (1 + math.cos(math.pi * step / num_steps)) / 2
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(recipe, step / num_steps))
     shape = (len(recipe.learning_rates), len(seeds))
     kept = {name: values.detach().clone() for name, values in weights.items()}
     best = Sweep(kept, np.full(shape, -np.inf), np.full(shape, np.inf), np.zeros(shape, dtype=int))
@@ -228,7 +248,9 @@ def train_sweep(
             clip_losses(logits, clips.targets[rows]).mean(-1).sum().backward()
             optimizer.step()
             schedule.step()
-        _keep_better(best, weights, epoch + 1, *_dev_values(pooling, weights, clips, dev_rows, recipe))
+        _keep_better(best, weights, epoch + 1, *_dev_values(pooling, weights, clips, dev_rows, recipe), recipe)
+        if not best.goes_on(epoch + 1, recipe).any():
+            break
     return best
 
 
@@ -288,18 +310,23 @@ def _stacked_first_weights(
     return weights
 
 
-def _optimizer(weights: Weights, learning_rates: Sequence[float]) -> torch.optim.AdamW:
-    """AdamW with one parameter group per learning rate, whose parameters are views of the stacked weights.
+def _lr_factor(recipe: ProbeRecipe, share: float) -> float:
+    """Factor on the learning rate after that share of all steps."""
+    return recipe.lr_end_ratio + (1 - recipe.lr_end_ratio) * (1 + math.cos(math.pi * share)) / 2
 
-    AdamW works number by number, so the runs of a group do not meet.
+
+def _optimizer(weights: Weights, recipe: ProbeRecipe) -> torch.optim.Adam:
+    """Adam with one parameter group per learning rate, whose parameters are views of the stacked weights.
+
+    Adam works number by number, so the runs of a group do not meet.
     """
     groups = []
-    for place, learning_rate in enumerate(learning_rates):
+    for place, learning_rate in enumerate(recipe.learning_rates):
         views = [values.detach()[place] for values in weights.values()]
         for view, values in zip(views, weights.values(), strict=True):
             view.grad = values.grad[place]
         groups.append({"params": views, "lr": learning_rate})
-    return torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+    return torch.optim.Adam(groups, weight_decay=recipe.weight_decay, fused=True)
 
 
 def _dropout_factors(
@@ -328,9 +355,13 @@ def _dev_values(
     return np.array(scores), losses.cpu().numpy()
 
 
-def _keep_better(best: Sweep, weights: Weights, epoch: int, scores: np.ndarray, losses: np.ndarray) -> None:
-    """Takes over what is better than before, run by run."""
-    is_better = (scores > best.dev_scores) | ((scores == best.dev_scores) & (losses < best.dev_losses))  # (R, Z)
+def _keep_better(
+    best: Sweep, weights: Weights, epoch: int, scores: np.ndarray, losses: np.ndarray, recipe: ProbeRecipe
+) -> None:
+    """Takes over what is better than before, run by run; a run out of patience stays as it is."""
+    wins_equal = (losses < best.dev_losses) | recipe.takes_last_equal
+    is_better = (scores > best.dev_scores) | ((scores == best.dev_scores) & wins_equal)  # (R, Z)
+    is_better &= best.goes_on(epoch - 1, recipe)
     best.dev_scores[is_better] = scores[is_better]
     best.dev_losses[is_better] = losses[is_better]
     best.epochs[is_better] = epoch

@@ -8,6 +8,7 @@ from .accuracy import accuracy, balanced_accuracy, top_k_accuracy
 from .average_precision import average_precision, mean_average_precision
 from .caption_scores import CaptionScores, caption_diversity, caption_scores
 from .errors import MissingResourceError
+from .regression import r2_score
 from .retrieval_ranks import (
     RelevantRanks,
     chance_recall_at_k,
@@ -18,6 +19,7 @@ from .retrieval_ranks import (
     relevant_ranks,
     retrieval_metrics,
 )
+from .roc_auc import mean_roc_auc, roc_auc
 
 if TYPE_CHECKING:
     import evaluate
@@ -61,9 +63,12 @@ __all__ = [
     "mean_average_precision",
     "mean_average_precision_at_k",
     "mean_rank",
+    "mean_roc_auc",
     "median_rank",
+    "r2_score",
     "recall_at_k",
     "relevant_ranks",
     "retrieval_metrics",
+    "roc_auc",
     "top_k_accuracy",
 ]

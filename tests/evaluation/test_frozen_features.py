@@ -15,7 +15,8 @@ from transformers import AutoModel
 from hf_audiolang import LogMelFeatureExtractor
 from hf_audiolang.data.records import Record, TooManyBadExamples
 from hf_audiolang.evaluation.embed import AudioOptions
-from hf_audiolang.evaluation.frame_cache import FrameFeatures, frame_features
+from hf_audiolang.evaluation.feature_cache import FrozenFeatures
+from hf_audiolang.evaluation.frozen_features import frame_features
 
 TABLE = 3 * unit(40, 5, seed=0)
 ROWS = ([7, 3, 9], [4], [1, 2, 3, 4, 5, 6, 8, 10], [30, 31])
@@ -37,7 +38,7 @@ def test_frames_are_the_encoders_own_without_padding_and_leave_it_as_it_was(batc
     before = encoder.table.detach().clone()
     for model in (encoder, System(encoder)):
         found = frame_features(model, FrameExtractor(), clips(), AudioOptions(batch_seconds=batch_seconds))
-        np.testing.assert_array_equal(found.frames, TABLE[np.concatenate(ROWS)])
+        np.testing.assert_array_equal(found.rows, TABLE[np.concatenate(ROWS)])
         np.testing.assert_array_equal(found.lengths, [3, 1, 8, 2])
         np.testing.assert_array_equal(found.starts, [0, 3, 4, 12])
         assert [record.labels for record in found.records] == [("7",), ("4",), ("1",), ("30",)]
@@ -53,12 +54,12 @@ def test_frames_are_the_encoders_own_without_padding_and_leave_it_as_it_was(batc
 def test_a_long_clip_is_its_pieces_in_order():
     long = clip([*range(12), *range(20, 32)])
     found = frame_features(FrameEncoder(TABLE), FrameExtractor(max_seconds=0.8), [clip([9]), long])
-    np.testing.assert_array_equal(found.frames, TABLE[[9, *range(12), *range(20, 32)]])
+    np.testing.assert_array_equal(found.rows, TABLE[[9, *range(12), *range(20, 32)]])
     np.testing.assert_array_equal(found.lengths, [1, 24])
     cropped = frame_features(
         FrameEncoder(TABLE), FrameExtractor(max_seconds=0.8), [long], AudioOptions(long_audio="crop")
     )
-    np.testing.assert_array_equal(cropped.frames, TABLE[:8])
+    np.testing.assert_array_equal(cropped.rows, TABLE[:8])
 
 
 @pytest.mark.parametrize(
@@ -78,9 +79,9 @@ def test_every_family_gives_each_clip_the_frames_it_has_alone(build, preset, tmp
             output = model.audio_model(**extractor([samples], sampling_rate=16000, return_tensors="pt"))
         assert num_frames == output.frame_mask.sum()
         expected = output.frame_features[0][output.frame_mask[0]].numpy()
-        np.testing.assert_allclose(found.frames[start : start + num_frames], expected, atol=2e-5)
+        np.testing.assert_allclose(found.rows[start : start + num_frames], expected, atol=2e-5)
     alone = frame_features(model.audio_model, extractor, records, cache_dir=tmp_path)
-    np.testing.assert_array_equal(alone.frames, found.frames)
+    np.testing.assert_array_equal(alone.rows, found.rows)
     assert len(list(tmp_path.iterdir())) == 1  # a system and its encoder share what is stored
 
 
@@ -98,7 +99,7 @@ def test_a_second_call_reads_what_is_stored_and_changes_make_a_new_file(tmp_path
     first, second = ask(), ask(batch_seconds=0.2)
     assert [first[1], second[1]] == [3, 0]
     for found in (first[0], second[0]):
-        for field in ("frames", "lengths", "indices"):
+        for field in ("rows", "lengths", "indices"):
             np.testing.assert_array_equal(getattr(found, field), getattr(plain, field))
         assert (found.records, found.skipped) == (plain.records, plain.skipped)
     np.testing.assert_array_equal(plain.indices, [0, 2, 3])
@@ -131,7 +132,7 @@ def test_files_are_told_apart_by_size_and_time_of_change(tmp_path):
         encoder.num_clips = 0
         record = Record(id="a", audio=path)
         found = frame_features(encoder, extractor, [record], cache_dir=tmp_path / "stored")
-        return found.frames, encoder.num_clips
+        return found.rows, encoder.num_clips
 
     for row, times in ((3, (1, 1)), (8, (2, 2))):  # as many bytes
         soundfile.write(path, np.full(20, row / 100), SAMPLING_RATE, "FLOAT")
@@ -150,7 +151,7 @@ def test_half_precision_halves_the_file_and_rounds(tmp_path):
         half = frame_features(
             FrameEncoder(TABLE), FrameExtractor(), records, None, tmp_path / "16", half_precision=True
         )
-        np.testing.assert_array_equal(half.frames, plain.frames.astype(np.float16))
+        np.testing.assert_array_equal(half.rows, plain.rows.astype(np.float16))
     sizes = [next((tmp_path / name).iterdir()).stat().st_size for name in ("16", "32")]
     assert sizes[0] < 0.6 * sizes[1]
     with pytest.raises(ValueError, match=r"not finite.*Check the weights.*beyond half precision"):
@@ -171,8 +172,8 @@ def test_what_cannot_be_used_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"Clip '1' has no frame, got 0\. Leave it out"):
         frames_of([TABLE[:2], TABLE[:0]], [("a",), ("b",)])
-    with pytest.raises(ValueError, match=r"got \(40, 5\), lengths that sum to 3, .* Pass all frames of all clips"):
-        FrameFeatures(TABLE, np.array([3]), np.array([0]), [Record(id="a", audio=None)], [])
+    with pytest.raises(ValueError, match=r"got \(40, 5\), lengths that sum to 3, .* Pass all rows of all clips"):
+        FrozenFeatures(TABLE, np.array([3]), np.array([0]), [Record(id="a", audio=None)], [])
     frame_features(FrameEncoder(TABLE), FrameExtractor(), clips(), cache_dir=tmp_path)
     next(tmp_path.iterdir()).write_bytes(b"half a file")
     with pytest.raises(ValueError, match=r"cannot be read.*Delete this file"):
