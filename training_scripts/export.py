@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         stage(
             find_part(options.source, options.part),
             target,
-            f"owner/{target.name}",
+            target.name if target.is_absolute() else target.as_posix(),  # push renames it in the card
             with_code=options.with_code,
             max_shard_size=options.max_shard_size,
             base_model=options.base_model,

@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
 
-from .hub_staging import find_part, stage
+from .hub_staging import find_part, is_shared_name, stage
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class PushPlan:
         repo_id: `owner/name` on the Hub.
         source: the folder that is shared.
         files: name of each file in the repository -> size in bytes.
+        base_model: Hub id of the model that an adapter needs; None for a model.
     """
 
     repo_id: str
     source: Path
     files: dict[str, int]
+    base_model: str | None = None
 
     def summary(self) -> str:
         """The files with their sizes, one a line."""
@@ -45,7 +48,7 @@ class PushOptions:
 
     Attributes:
         part: which of a run's folders: "model", "captioner" or "adapter".
-        private: only its owner sees a new repository.
+        private: only its owner sees a new repository; one that all can see is refused.
         revision: branch that is written; None: the main one.
         with_code: the source files go along, so that it loads with `trust_remote_code=True` without this package.
         max_shard_size: largest weight file, such as "2GB"; None leaves them as they are.
@@ -73,6 +76,9 @@ def plan_push(source: str | Path, repo_id: str, options: PushOptions | None = No
 def push(source: str | Path, repo_id: str, options: PushOptions | None = None) -> str:
     """Sends a folder to the Hub in one commit, makes sure that all of it is there, and returns the address.
 
+    Files of an earlier push that this one does not have are deleted in the same commit: weights in one file would be
+    loaded in place of newer ones in several. Files of other kinds stay as they are.
+
     Args:
         source: folder of a run, of a model with its processor, or of an adapter.
         repo_id: `owner/name`; the repository is made if it does not exist.
@@ -82,7 +88,8 @@ def push(source: str | Path, repo_id: str, options: PushOptions | None = None) -
         ConnectionError: if the Hub cannot be reached, refuses, or does not list all files after the commit.
         FileNotFoundError: if there is no such folder, or nothing to share in it.
         PermissionError: without a token, or for a repository that is not yours.
-        ValueError: for a name that is none, weights that may not be passed on, or an adapter for a local folder.
+        ValueError: for a name that is none, weights that may not be passed on, paths of this machine in the texts, an
+            adapter whose base is not on the Hub, or a private push into a repository that all can see.
     """
     options = options or PushOptions()
     with _staged(source, repo_id, options) as (plan, folder):
@@ -97,23 +104,47 @@ def push(source: str | Path, repo_id: str, options: PushOptions | None = None) -
 
 def _send(plan: PushPlan, folder: Path, options: PushOptions) -> str:
     api = HfApi()
+    if plan.base_model is not None:
+        _check_base(api, plan.base_model)
     api.create_repo(plan.repo_id, private=options.private or None, exist_ok=True)
     if options.revision is not None:
         api.create_branch(plan.repo_id, branch=options.revision, exist_ok=True)
-    commit = api.upload_folder(
-        repo_id=plan.repo_id,
-        folder_path=folder,
-        revision=options.revision,
+    before = api.repo_info(plan.repo_id, revision=options.revision)
+    if options.private and not before.private:
+        raise ValueError(
+            f"`private` is set, but `{plan.repo_id}` exists already and is public, so everybody would see the push. "
+            "Make it private in its settings first, or choose another name."
+        )
+    additions = [CommitOperationAdd(name, str(folder / name)) for name in plan.files]
+    old = {item.rfilename for item in before.siblings or [] if is_shared_name(item.rfilename)}
+    commit = api.create_commit(  # and not `upload_folder`, which makes several commits of a slow upload
+        plan.repo_id,
+        [*additions, *(CommitOperationDelete(name) for name in sorted(old - set(plan.files)))],
         commit_message="Upload model with hf_audiolang",
+        revision=options.revision,
+        parent_commit=before.sha,
     )
-    there = set(api.list_repo_files(plan.repo_id, revision=commit.oid))
-    missing = sorted(set(plan.files) - there)
+    _check_arrived(plan, api.repo_info(plan.repo_id, revision=commit.oid, files_metadata=True))
+    return f"{api.endpoint}/{plan.repo_id}" + (f"/tree/{options.revision}" if options.revision else "")
+
+
+def _check_base(api: HfApi, base_model: str) -> None:
+    if not api.repo_exists(base_model):
+        raise ValueError(
+            f"The adapter needs the model `{base_model}`, which is not on the Hub, so nobody could load it. Push that "
+            "model first, or give another as `base_model` (--base-model owner/name)."
+        )
+
+
+def _check_arrived(plan: PushPlan, after: ModelInfo) -> None:
+    """Every file of the plan is listed with its size."""
+    there = {item.rfilename: item.size for item in after.siblings or []}
+    missing = [name for name, size in plan.files.items() if there.get(name) != size]
     if missing:
         raise ConnectionError(
-            f"`{plan.repo_id}` lacks {len(missing)} of {len(plan.files)} files after the commit, for instance "
-            f"{missing[0]!r}. Push it again."
+            f"`{plan.repo_id}` lacks {len(missing)} of {len(plan.files)} files after the commit, or has them in "
+            f"another size, for instance {missing[0]!r}. Push it again."
         )
-    return f"{api.endpoint}/{plan.repo_id}" + (f"/tree/{options.revision}" if options.revision else "")
 
 
 @contextmanager
@@ -123,7 +154,7 @@ def _staged(source: str | Path, repo_id: str, options: PushOptions) -> Iterator[
     source = find_part(source, options.part)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
-        stage(
+        base_model = stage(
             source,
             folder,
             repo_id,
@@ -131,8 +162,8 @@ def _staged(source: str | Path, repo_id: str, options: PushOptions) -> Iterator[
             max_shard_size=options.max_shard_size,
             base_model=options.base_model,
         )
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        yield PushPlan(repo_id, source, {str(p.relative_to(folder)): p.stat().st_size for p in paths}), folder
+        files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+        yield PushPlan(repo_id, source, files, base_model), folder
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -158,23 +189,42 @@ def _explained(repo_id: str) -> Iterator[None]:
     try:
         yield
     except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        if status == 401:
-            raise PermissionError(
-                f"The Hub does not accept the token for `{repo_id}` (401). Log in again with `hf auth login`."
-            ) from error
-        if status in (403, 404):
-            raise PermissionError(
-                f"`{repo_id}` is not yours to write ({status}). Push to a name of your own, or use a token with write "
-                "access to it."
-            ) from error
-        reason = str(error).splitlines()[0]
-        raise ConnectionError(f"The Hub refused the push to `{repo_id}` ({reason}). Try again later.") from error
+        raise _refused(repo_id, error) from error
+    except OfflineModeIsEnabled as error:
+        raise ConnectionError(
+            f"The Hub is switched off by HF_HUB_OFFLINE, so `{repo_id}` was not pushed. Unset it and push again."
+        ) from error
     except HTTPError as error:
         raise ConnectionError(
-            f"The Hub cannot be reached to push `{repo_id}` ({type(error).__name__}: {error}). Check the network and "
-            "HF_ENDPOINT; nothing was committed."
+            f"The Hub cannot be reached to push `{repo_id}`, or the connection broke ({_first_line(error)}). Nothing "
+            "says that the push has arrived: check the network and HF_ENDPOINT, and push again."
         ) from error
+    except RuntimeError as error:  # of an upload, in a thread or in Xet's client
+        raise ConnectionError(
+            f"The upload to `{repo_id}` failed ({_first_line(error.__cause__ or error)}). Nothing was committed: push "
+            "again, and what has arrived is not sent a second time."
+        ) from error
+
+
+def _refused(repo_id: str, error: HfHubHTTPError) -> OSError:
+    status = getattr(error.response, "status_code", None)
+    if status == 401:
+        return PermissionError(
+            f"The Hub does not accept the token for `{repo_id}` (401). Log in again with `hf auth login`."
+        )
+    if status in (403, 404):
+        return PermissionError(
+            f"`{repo_id}` is not yours to write ({status}). Push to a name of your own, or use a token with write "
+            "access to it."
+        )
+    return ConnectionError(
+        f"The Hub refused the push to `{repo_id}` ({_first_line(error)}). Nothing says that it has arrived: try again "
+        "later."
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 __all__ = ["PushOptions", "PushPlan", "check_repo_id", "plan_push", "push"]

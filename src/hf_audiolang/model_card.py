@@ -91,12 +91,11 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
     text = getattr(config, "text_config", None)  # None: an audio encoder, or a system without text encoder
     is_captioner = config.is_encoder_decoder
     name = Path(str(settings["output_dir"])).name
+    is_adapter = (folder / "adapter_config.json").is_file()
+    metadata = {"library_name": "peft" if is_adapter else "transformers", "model_name": name, **the_licence}
+    metadata |= {"license": OUR_LICENCE} if is_all_ours else {}
     card_data = ModelCardData(
         language="en",
-        license=OUR_LICENCE if is_all_ours else the_licence.get("license"),
-        license_name=the_licence.get("license_name"),
-        license_link=the_licence.get("license_link"),
-        library_name="transformers",
         pipeline_tag=_pipeline_tag(is_captioner=is_captioner, embeds_text=text is not None),
         tags=[
             "audio",
@@ -105,8 +104,9 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
             config.model_type,
             "hf_audiolang",
         ],
-        model_name=name,
+        base_model=hub_id(settings.get("model")),
         eval_results=evaluation_metadata(content.report),
+        **metadata,
     )
     shown = _shown_settings(settings) | {"train_data": data_name}
     card = ModelCard.from_template(
@@ -114,6 +114,7 @@ def write_card(folder: Path, model: PreTrainedModel, processor: ProcessorMixin, 
         template_str=find_template(config.model_type).read_text(encoding="utf-8"),
         title=name,
         model_path=folder.as_posix() if not folder.is_absolute() else folder.name,
+        adapter_of=public_start(str(settings["model"] or settings["model_config"])) if is_adapter else None,
         is_captioner=is_captioner,
         is_synthetic=is_synthetic,
         data_name=data_name,
@@ -190,6 +191,13 @@ def public_start(name: str) -> str:
     return public_data_name(str(path.resolve().parent if path.is_dir() and path.name == "model" else name))
 
 
+def hub_id(name: object) -> str | None:
+    """The Hub id of weights to start from; None for a folder, and without any."""
+    if name is None or Path(str(name)).expanduser().exists() or str(name).count("/") != 1:
+        return None
+    return str(name) if str(name)[0] not in "./~" else None
+
+
 def start_licences(starts: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Licence metadata, other than ours, in the cards of the folders that a run started from: setting -> entries."""
     licences: dict[str, dict[str, str]] = {}
@@ -245,6 +253,7 @@ __all__ = [
     "CardContent",
     "evaluation_metadata",
     "find_template",
+    "hub_id",
     "public_data_name",
     "public_start",
     "start_licences",

@@ -18,6 +18,7 @@ from .model_card import (
     CardContent,
     evaluation_metadata,
     find_template,
+    hub_id,
     public_data_name,
     public_start,
     start_licences,
@@ -62,7 +63,7 @@ def write_head_card(
     """
     config, settings = model.config, content.settings
     is_synthetic = settings["data"] == "sound_scenes"
-    data_name = SYNTHETIC if is_synthetic else public_data_name(str(settings["data_folder"] or settings["data"]))
+    data_name = SYNTHETIC if is_synthetic else _data_name(settings)
     starts = {} if settings["from_scratch"] else {"model": str(settings["model"])}
     licences = start_licences(starts)
     is_all_ours = is_synthetic and all(map(states_our_licence, starts.values()))
@@ -76,7 +77,7 @@ def write_head_card(
         license_link=the_licence.get("license_link"),
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag=None if is_frames else "audio-classification",
-        base_model=_base_model(str(settings["model"])) if starts else None,
+        base_model=hub_id(settings["model"]) if starts else None,
         tags=["audio", *(["sound-event-detection"] if is_frames else []), config.model_type, "hf_audiolang"],
         model_name=name,
         eval_results=evaluation_metadata(content.report),
@@ -111,17 +112,18 @@ def write_head_card(
     return card
 
 
+def _data_name(settings: dict[str, object]) -> str:
+    """What the labelled sounds are called in public: by their plan, wherever they lie."""
+    path = Path(str(settings["data"]))
+    return path.stem if path.suffix in (".yaml", ".yml") else public_data_name(str(path))
+
+
 def _shown(settings: dict[str, object]) -> list[tuple[str, object]]:
     names = [*SHOWN_SETTINGS, *(LORA_SETTINGS if settings["lora"] else ())]
     names = [name for name in names if name not in ONLY_WITH or settings[ONLY_WITH[name][0]] in ONLY_WITH[name][1]]
     if not settings["mixup_alpha"]:
         names.remove("mixup_share")
     return [(name, settings[name]) for name in names if name == "seed" or settings[name] not in OFF.get(name, NOTHING)]
-
-
-def _base_model(name: str) -> str | None:
-    """The Hub id of the model that was fine-tuned; a folder has none."""
-    return None if Path(name).expanduser().exists() or name.count("/") != 1 else name
 
 
 __all__ = ["write_head_card"]

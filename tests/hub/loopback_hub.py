@@ -11,10 +11,13 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from huggingface_hub import ModelCard
 
 REGULAR_SUFFIXES = (".json", ".md", ".py", ".txt", ".jinja", ".gitattributes")
 
@@ -39,10 +42,14 @@ class Repo:
 
 
 class LoopbackHub:
-    """The server; `fails_on` is a regular expression over "METHOD path" of requests that get a 500."""
+    """The server.
 
-    def __init__(self, users: dict[str, str], fails_on: str | None = None, loses: str | None = None):
-        self.users, self.fails_on, self.loses = users, fails_on, loses
+    `fails_on` has regular expressions over "METHOD path" of requests, with the status that they get; status 0 cuts the
+    connection without an answer. `loses` is one over "owner/name/file" of what a commit leaves out.
+    """
+
+    def __init__(self, users: dict[str, str], fails_on: dict[str, int] | None = None, loses: str | None = None):
+        self.users, self.fails_on, self.loses = users, fails_on or {}, loses
         self.repos: dict[str, Repo] = {}
         self.blobs: dict[str, bytes] = {}
         self.requests: list[str] = []
@@ -79,8 +86,15 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.body = self.rfile.read(length)
         self.hub.requests.append(f"{self.command} {path}")
-        if self.hub.fails_on and re.search(self.hub.fails_on, f"{self.command} {path}"):
-            self.answer(500, {"error": "on demand"})
+        status = next(
+            (value for key, value in self.hub.fails_on.items() if re.search(key, f"{self.command} {path}")), None
+        )
+        if status == 0:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if status is not None:
+            self.answer(status, {"error": "on demand"})
             return
         for pattern, method in ROUTES:
             match = re.fullmatch(pattern, f"{self.command} {path}")
@@ -167,6 +181,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(200)
 
     def validate(self) -> None:
+        try:
+            ModelCard(json.loads(self.body)["content"], ignore_metadata_errors=False)
+        except ValueError as error:
+            self.answer(400, {"errors": [{"message": str(error)}], "warnings": []})
+            return
         self.answer(200, {"errors": [], "warnings": []})
 
     def preupload(self, repo_id: str, revision: str) -> None:
@@ -191,13 +210,13 @@ class _Handler(BaseHTTPRequestHandler):
             {
                 "oid": item["oid"],
                 "size": item["size"],
-                "actions": {"upload": {"href": f"{self.hub.endpoint}/blobs/{item['oid']}", "header": {}}},
+                "actions": {"upload": {"href": f"{self.hub.endpoint}/blobs/{repo_id}/{item['oid']}", "header": {}}},
             }
             for item in objects
         ]
         self.answer(200, {"transfer": "basic", "objects": actions})
 
-    def put_blob(self, oid: str) -> None:
+    def put_blob(self, repo_id: str, oid: str) -> None:
         if hashlib.sha256(self.body).hexdigest() != oid:
             self.answer(400, {"error": "not what was announced"})
             return
@@ -209,14 +228,19 @@ class _Handler(BaseHTTPRequestHandler):
         if repo is None or not self.may_write(repo_id.split("/")[0]):
             return
         files = dict(repo.branches[revision])
-        for line in self.body.splitlines():
-            item = json.loads(line)
-            if item["key"] == "file":
+        header, *items = map(json.loads, self.body.splitlines())
+        if header["value"].get("parentCommit", repo.sha(revision)) != repo.sha(revision):
+            self.answer(412, {"error": "a commit has happened since"})
+            return
+        for item in items:
+            if item["key"] == "deletedFile":
+                del files[item["value"]["path"]]
+            elif item["key"] == "file":
                 files[item["value"]["path"]] = base64.b64decode(item["value"]["content"])
             elif item["key"] == "lfsFile":
                 files[item["value"]["path"]] = self.hub.blobs[item["value"]["oid"]]
         if self.hub.loses:
-            files = {name: data for name, data in files.items() if not re.search(self.hub.loses, name)}
+            files = {name: data for name, data in files.items() if not re.search(self.hub.loses, f"{repo_id}/{name}")}
         repo.branches[revision] = files
         repo.num_commits += 1
         sha = repo.sha(revision)
@@ -233,7 +257,8 @@ class _Handler(BaseHTTPRequestHandler):
         if files is None:
             self.answer(404, {"error": "Revision not found"}, {"X-Error-Code": "RevisionNotFound"})
             return
-        siblings = [{"rfilename": name} for name in sorted(files)]
+        sizes = {name: {"size": len(data)} if "blobs" in self.query else {} for name, data in files.items()}
+        siblings = [{"rfilename": name, **sizes[name]} for name in sorted(files)]
         about = {"id": repo_id, "sha": repo.sha(revision), "siblings": siblings, "private": repo.private, "tags": []}
         self.answer(200, about)
 
@@ -275,7 +300,7 @@ ROUTES = (
     (rf"POST /api/models/{_ID}/branch/(.+)", _Handler.branch),
     (rf"POST /api/models/{_ID}/preupload/(.+)", _Handler.preupload),
     (rf"POST /{_ID}\.git/info/lfs/objects/batch", _Handler.lfs),
-    (r"PUT /blobs/(\w+)", _Handler.put_blob),
+    (rf"PUT /blobs/{_ID}/(\w+)", _Handler.put_blob),
     (rf"POST /api/models/{_ID}/commit/(.+)", _Handler.commit),
     (rf"GET /api/models/{_ID}", _Handler.info),
     (rf"GET /api/models/{_ID}/revision/(.+)", _Handler.info),

@@ -69,6 +69,12 @@ def test_the_licence_of_the_start_is_passed_on(write):
     assert "synthetic" in ours.text
 
 
+def test_data_of_a_plan_are_called_by_its_name(write):
+    card = write("--data", "configs/evaluate/esc50.yaml", "--data_folder", "my_copy", "--fold", "1")
+    assert "\non esc50." in card.text
+    assert "my_copy" not in card.text
+
+
 def test_an_adapter_says_what_it_needs(write):
     card = write("--lora", is_adapter=True)
     assert card.data.library_name == "peft"

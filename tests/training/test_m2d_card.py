@@ -108,3 +108,15 @@ def test_a_start_that_states_no_other_licence_changes_nothing(tmp_path, readme):
     written = write(tmp_path, "m2d_clap", model=start_folder(tmp_path / "start", readme))
     assert written.data.license is None
     assert "What the run started from states" not in written.text
+
+
+@pytest.mark.parametrize("family", ["m2d_clap", "slap"])
+def test_an_adapter_says_what_it_needs(tmp_path, family):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    written = write(tmp_path, family, model="org/base")
+    assert (written.data.library_name, written.data.base_model) == ("peft", "org/base")
+    assert "low-rank adapter (LoRA)**: adapters and heads alone, for the model `org/base`" in written.text
+    (tmp_path / "adapter_config.json").unlink()
+    whole = write(tmp_path, family, model=start_folder(tmp_path / "start", "# no metadata"))
+    assert (whole.data.library_name, whole.data.base_model) == ("transformers", None)
+    assert "low-rank" not in whole.text
