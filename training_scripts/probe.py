@@ -24,7 +24,14 @@ from hf_audiolang.data.labels import SCENES, LabelledData
 from hf_audiolang.evaluation.embed import BAD_EXAMPLE_RULES, AudioOptions
 from hf_audiolang.evaluation.probe_protocol import ProbeSettings
 from hf_audiolang.evaluation.probes import PROBES, run_probe, with_random_weights
-from hf_audiolang.probing import load_encoder, load_folds, probe_checkpoints, write_curve, write_probe
+from hf_audiolang.probing import (
+    find_checkpoints,
+    load_encoder,
+    load_folds,
+    probe_checkpoints,
+    write_curve,
+    write_probe,
+)
 from hf_audiolang.training.console import REFUSALS, is_our_message, message_of, show_progress_messages
 
 
@@ -45,15 +52,15 @@ def run(options: argparse.Namespace) -> None:
     """One probe, of a model or of a run's checkpoints."""
     plan = load_plan(options.data) if Path(options.data).suffix in (".yaml", ".yml") else None
     settings = settings_of(options, plan)
-    folds = folds_of(options, plan)
     if options.every_checkpoint:
+        find_checkpoints(options.every_checkpoint)  # before any data are read
+        folds = folds_of(options, plan)
         points = probe_checkpoints(options.every_checkpoint, options.probe, folds, settings, options.device)
         paths = write_curve(points, output_dir_of(options))
     else:
         encoder, extractor = load_encoder(options.model, options.device)
-        if options.random_weights:
-            encoder = with_random_weights(encoder)
-        result = run_probe(options.probe, encoder, extractor, folds, settings)
+        encoder = with_random_weights(encoder) if options.random_weights else encoder
+        result = run_probe(options.probe, encoder, extractor, folds_of(options, plan), settings)
         if options.random_weights:
             result.record["weights"] = "random, seed 0"
         paths = write_probe(result, output_dir_of(options))
@@ -67,7 +74,7 @@ def settings_of(options: argparse.Namespace, plan: LabelPlan | None) -> ProbeSet
     return ProbeSettings(
         num_seeds=options.seeds,
         clip_seconds=options.clip_seconds or unit_seconds,
-        learning_rate=options.learning_rate,
+        learning_rates=tuple(options.learning_rates),
         layer=int(options.layer) if options.layer.isdecimal() else options.layer,
         predicts_numbers=plan is not None and plan.task == "regression",
         reading=AudioOptions(on_bad_example=options.on_bad_example),
@@ -117,7 +124,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--test_size", type=int, default=256, help="test scenes (sound_scenes only)")
     parser.add_argument("--seeds", type=int, default=3, help="probes that are trained, with seeds 42, 43, ...")
     parser.add_argument("--clip_seconds", type=float, help="length of all clips; default: the plan's, or as they are")
-    parser.add_argument("--learning_rate", type=float, help="default: the protocol's")
+    parser.add_argument("--learning_rates", type=float, nargs="+", default=(), help="default: the protocol's own")
     parser.add_argument("--layer", default="all", help="of `layers`: all, best, clip, or a number")
     parser.add_argument("--random_weights", action="store_true", help="the control: an encoder that learnt nothing")
     parser.add_argument("--cache_dir", help="folder that keeps the features for the next call")

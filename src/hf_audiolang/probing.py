@@ -33,9 +33,8 @@ from .training.checkpoint import read_progress
 
 logger = logging.get_logger(__name__)
 
-SYSTEM_PREFIX = {
-    r"^\w+\.audio_model\.": "audio_model."
-}  # of a captioner or a pre-training checkpoint, not a teacher's
+# what stands before an encoder's weights in a captioner or a pre-training checkpoint; not before a teacher's
+SYSTEM_PREFIX = {r"^\w+\.audio_model\.": "audio_model."}
 
 
 def load_encoder(name: str | Path, device: str | None = None) -> tuple[PreTrainedModel, FeatureExtractionMixin]:

@@ -50,7 +50,7 @@ def data_of(**fields):
 
 
 def test_frames_that_tell_reach_one_and_an_encoder_is_asked_once(tmp_path):
-    encoder, settings = LayerEncoder([TABLE]), ProbeSettings(num_seeds=2, learning_rate=0.1, cache_dir=tmp_path)
+    encoder, settings = LayerEncoder([TABLE]), ProbeSettings(num_seeds=2, learning_rates=(0.1,), cache_dir=tmp_path)
     found = frame_probe.score_fold(encoder, FrameExtractor(), data_of(), settings)
     for name in ("mAP", "PSDS1", "PSDS2", "segment_F1", "event_F1"):
         assert found.values[f"frame_probe/{name}"] == pytest.approx([1, 1]), name

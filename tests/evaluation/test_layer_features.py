@@ -177,7 +177,7 @@ def test_a_stretching_encoder_gives_the_frames_of_the_clip_alone():
 
 def test_records_of_one_id_keep_their_places(tmp_path):
     bad = Record(id="same", audio=np.full(10, np.nan, np.float32), sampling_rate=SAMPLING_RATE)
-    records = [clip([3], id="first"), clip([4], id="same"), bad, clip([9], id="last")]
+    records = [clip([3], id="same"), clip([4], id="same"), bad, clip([9], id="last")]
     options = FrameScoreOptions(reading=AudioOptions(max_bad_fraction=1.0))
     found = timed_frames(LayerEncoder(TABLES), FrameExtractor(), records, options)
     assert found.indices.tolist() == [0, 1, 3]

@@ -123,7 +123,7 @@ def test_clips_are_cut_to_one_length_and_only_the_test_begins_at_their_start(mon
     monkeypatch.setattr(linear_evaluation, "clip_features", remember)
     tail = [31, 32, 33, 34]  # of no class: the first 0.4 s tell
     data = labelled(three_classes(60, 0), three_classes(12, 1, tail), validation=three_classes(12, 2))
-    settings = ProbeSettings(num_seeds=2, clip_seconds=0.4, learning_rate=0.1, cache_dir=tmp_path)
+    settings = ProbeSettings(num_seeds=2, clip_seconds=0.4, learning_rates=(0.1,), cache_dir=tmp_path)
     encoder = LayerEncoder([TABLE, TABLE])
     found = linear_evaluation.score_fold(encoder, FrameExtractor(), data, settings)
     assert found.values == {"linear/accuracy": [1.0, 1.0]}
@@ -138,10 +138,21 @@ def test_clips_are_cut_to_one_length_and_only_the_test_begins_at_their_start(mon
 
 def test_without_validation_clips_a_tenth_of_the_training_clips_chooses():
     data = labelled(three_classes(60, 0), three_classes(9, 1))
-    settings = ProbeSettings(num_seeds=3, learning_rate=0.1)
+    settings = ProbeSettings(num_seeds=3, learning_rates=(0.1,))
     found = linear_evaluation.score_fold(LayerEncoder([TABLE, TABLE]), FrameExtractor(), data, settings)
     assert found.details["num_dev_clips"] == 6
     assert found.values["linear/accuracy"] == [1.0] * 3
+
+
+def test_of_several_learning_rates_the_best_on_the_validation_clips_is_tested():
+    data = labelled(three_classes(60, 0), three_classes(9, 1), validation=three_classes(12, 2))
+    encoder, extractor = LayerEncoder([TABLE, TABLE]), FrameExtractor()
+    settings = ProbeSettings(num_seeds=2, learning_rates=(1e-9, 0.1))
+    found = linear_evaluation.score_fold(encoder, extractor, data, settings)
+    assert found.details["learning_rates"] == [0.1, 0.1]
+    assert found.values["linear/accuracy"] == [1.0, 1.0]
+    usual = linear_evaluation.score_fold(encoder, extractor, data, ProbeSettings(num_seeds=1))
+    assert usual.details["learning_rates"] == [3e-5]
 
 
 def test_short_clips_are_followed_by_silence():

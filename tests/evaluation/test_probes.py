@@ -66,8 +66,8 @@ def test_folds_are_averaged_for_each_seed_and_seeds_give_the_interval(monkeypatc
 def test_every_probe_hears_what_the_frames_say(name, tmp_path):
     encoder = LayerEncoder([TABLE, TABLE]).train()
     before = encoder.table.detach().clone()
-    rates = {"linear": 0.1, "layers": 1e-2, "frames": 0.3}
-    settings = ProbeSettings(num_seeds=2, learning_rate=rates.get(name), cache_dir=tmp_path)
+    rates = {"linear": (0.1,), "layers": (1e-2,), "frames": (0.3,)}
+    settings = ProbeSettings(num_seeds=2, learning_rates=rates.get(name, ()), cache_dir=tmp_path)
     data = data_of()
     if name == "frames":
         data = replace(data, classes=["class 0", "class 1"])
@@ -91,21 +91,23 @@ def test_every_probe_hears_what_the_frames_say(name, tmp_path):
 
 
 def test_pooling_has_both_poolings_with_a_value_per_seed():
-    result = run_probe("pooling", LayerEncoder([TABLE]), FrameExtractor(), data_of(), ProbeSettings(num_seeds=2))
+    data = data_of()
+    for name, part in (("train", data.train), ("test", data.test)):
+        part[0] = replace(part[0], id=f"bad {name}", audio=np.full(40, np.nan, np.float32))
+    result = run_probe("pooling", LayerEncoder([TABLE]), FrameExtractor(), data, ProbeSettings(num_seeds=2))
     assert set(result) == {"probe_mean/accuracy", "probe_attention/accuracy"}
     assert all(len(values) == 2 for values in result.record["per_seed"].values())
+    assert [message.split(":")[0] for message in result.record["skipped"]] == ["bad train", "bad test"]
 
 
 def test_settings_that_would_change_nothing_are_refused():
     model, data = LayerEncoder([TABLE]), data_of()
-    message = (
-        r"`layer` is 'best', but the probe 'linear' has none\. Leave it out, or use \['layers'\]"
-    )
+    message = r"`layer` is 'best', but the probe 'linear' has none\. Leave it out, or use \['layers'\]"
     with pytest.raises(ValueError, match=message):
         run_probe("linear", model, FrameExtractor(), data, ProbeSettings(layer="best"))
     for name in ("pooling", "knn"):
-        with pytest.raises(ValueError, match=rf"`learning_rate` is 0.1, but the probe '{name}' has none"):
-            run_probe(name, model, FrameExtractor(), data, ProbeSettings(learning_rate=0.1))
+        with pytest.raises(ValueError, match=rf"`learning_rates` is \(0.1,\), but the probe '{name}' has none"):
+            run_probe(name, model, FrameExtractor(), data, ProbeSettings(learning_rates=(0.1,)))
     with pytest.raises(ValueError, match=r"`predicts_numbers` is True, but the probe 'knn'"):
         run_probe("knn", model, FrameExtractor(), data, ProbeSettings(predicts_numbers=True))
     with pytest.raises(ValueError, match=r"Unknown probe 'svm'\. Choose one of \['frames', 'knn', 'layers', 'linear'"):
@@ -116,6 +118,8 @@ def test_settings_that_would_change_nothing_are_refused():
         ProbeSettings(num_seeds=0)
     with pytest.raises(ValueError, match=r"`clip_seconds` must be positive, got -1\. Leave it out"):
         ProbeSettings(clip_seconds=-1)
+    with pytest.raises(ValueError, match=r"`learning_rates` must be positive, got \(0.1, 0\)\. Leave them out"):
+        ProbeSettings(learning_rates=(0.1, 0))
     assert model.num_clips == 0
     assert set(SETTINGS) == set(PROBES) == set(probes.NOTES)
 

@@ -48,7 +48,7 @@ def score_fold(
         processor: holds the model's feature extractor, or is it.
         data: clips with `events`; without validation clips a tenth of the training clips of each class chooses the
             epoch, another one for each seed.
-        settings: seeds, learning rate; `clip_seconds` does not matter, frames are heard where they are.
+        settings: seeds, learning rates; `clip_seconds` does not matter, frames are heard where they are.
 
     Raises:
         TooManyBadExamples: if more clips are bad than `settings.reading` allows.
@@ -63,8 +63,7 @@ def score_fold(
     sets = {
         name: timed_frames(model, processor, records, windows, settings.cache_dir) for name, records in parts.items()
     }
-    rate = settings.learning_rate
-    recipe = RECIPE if rate is None else replace(RECIPE, learning_rates=(rate,))
+    recipe = replace(RECIPE, learning_rates=settings.learning_rates or RECIPE.learning_rates)
     offset = float(getattr(encoder_of(model).config, "frame_offset_seconds", 0.0))
     found = frame_probe_scores(
         sets, data.classes, seeds=settings.seeds, offset_seconds=offset, recipe=recipe,

@@ -45,7 +45,7 @@ def score_fold(
         processor: holds the model's feature extractor, or is it.
         data: labelled clips; without validation clips a tenth of each class of the training clips chooses, another
             one for each seed.
-        settings: seeds, layer, learning rate (None tries MARBLE's five).
+        settings: seeds, layer, learning rates (by default MARBLE's five).
 
     Raises:
         TooManyBadExamples: if more clips are bad than `settings.reading` allows.
@@ -57,8 +57,7 @@ def score_fold(
     num_layers = sets["train"].rows.shape[1]
     if isinstance(settings.layer, int) and settings.layer >= num_layers:
         raise ValueError(f"`layer` is {settings.layer}, but the encoder has the layers 0 to {num_layers - 1}.")
-    rate = settings.learning_rate
-    recipe = LayerRecipe() if rate is None else LayerRecipe(learning_rates=(rate,))
+    recipe = LayerRecipe(learning_rates=settings.learning_rates or LayerRecipe.learning_rates)
     kind: TargetKind = "numbers" if settings.predicts_numbers else "multi" if data.is_multi_label else "single"
     found = layer_scores(
         sets, data.classes, kind, layer=settings.layer, seeds=settings.seeds, recipe=recipe,

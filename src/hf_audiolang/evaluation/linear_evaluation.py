@@ -42,15 +42,14 @@ def score_fold(
         processor: holds the model's feature extractor, or is it.
         data: labelled clips; without validation clips a tenth of each class of the training clips chooses the epoch,
             another one for each seed.
-        settings: seeds, length of the clips, learning rate.
+        settings: seeds, length of the clips, learning rates.
 
     Raises:
         TooManyBadExamples: if more clips are bad than `settings.reading` allows.
         ValueError: if training or test clips are missing, or a label is no class.
     """
     sets = unit_features(model, processor, data, settings)
-    rate = settings.learning_rate
-    recipe = RECIPE if rate is None else replace(RECIPE, learning_rates=(rate,))
+    recipe = replace(RECIPE, learning_rates=settings.learning_rates or RECIPE.learning_rates)
     found = linear_scores(
         sets, data.classes, is_multi_label=data.is_multi_label, seeds=settings.seeds, recipe=recipe,
         device=next(model.parameters()).device,
@@ -132,7 +131,7 @@ def _notes(epochs: Sequence[int], recipe: ProbeRecipe) -> list[str]:
         return []
     return [
         f"The best epoch of {num_late} of {len(epochs)} probes was the last one, {recipe.num_epochs}: they were still "
-        "learning. A higher `learning_rate` would show more."
+        "learning. Higher `learning_rates` may show more, above all on few clips."
     ]
 
 

@@ -28,7 +28,8 @@ class ProbeSettings:
     Attributes:
         num_seeds: probes that are trained, with the seeds 42, 43, ...; three or more give a useful interval.
         clip_seconds: all clips get this length (EVAR's unit duration), see `clip_cuts.UnitLength`; None: as they are.
-        learning_rate: in place of the protocol's own; None: that one, or those.
+        learning_rates: in place of the protocol's own, which an empty tuple leaves; the best one on the dev clips is
+            taken for each seed.
         layer: of the layer probe, see `layer_probe`.
         predicts_numbers: of the layer probe: the labels of a clip are numbers, one for each of the data's classes.
         reading: reading and batching of the clips.
@@ -40,7 +41,7 @@ class ProbeSettings:
 
     num_seeds: int = 3
     clip_seconds: float | None = None
-    learning_rate: float | None = None
+    learning_rates: tuple[float, ...] = ()
     layer: str | int = "all"
     predicts_numbers: bool = False
     reading: AudioOptions = field(default_factory=AudioOptions)
@@ -49,10 +50,14 @@ class ProbeSettings:
     def __post_init__(self):
         if self.num_seeds < 1:
             raise ValueError(f"`num_seeds` must be at least 1, got {self.num_seeds}. Three give an interval.")
-        for name in ("clip_seconds", "learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"`{name}` must be positive, got {value}. Leave it out for the usual one.")
+        if self.clip_seconds is not None and not self.clip_seconds > 0:
+            raise ValueError(
+                f"`clip_seconds` must be positive, got {self.clip_seconds}. Leave it out for whole clips."
+            )
+        if not all(rate > 0 for rate in self.learning_rates):
+            raise ValueError(
+                f"`learning_rates` must be positive, got {self.learning_rates}. Leave them out, or raise them."
+            )
 
     @property
     def seeds(self) -> range:

@@ -35,11 +35,11 @@ NOTES = {
 }
 # settings that some probes alone have
 SETTINGS = {
-    "linear": ("clip_seconds", "learning_rate"),
+    "linear": ("clip_seconds", "learning_rates"),
     "knn": ("clip_seconds",),
-    "layers": ("clip_seconds", "learning_rate", "layer", "predicts_numbers"),
+    "layers": ("clip_seconds", "learning_rates", "layer", "predicts_numbers"),
     "pooling": (),
-    "frames": ("learning_rate",),
+    "frames": ("learning_rates",),
 }
 
 
@@ -115,7 +115,7 @@ def probe_table(columns: Mapping[str, TaskResult]) -> str:
 
 def _check_settings(name: str, settings: ProbeSettings) -> None:
     """Raises ValueError for a setting that would change nothing."""
-    for field in {field for known in SETTINGS.values() for field in known} - set(SETTINGS[name]):
+    for field in sorted({field for known in SETTINGS.values() for field in known} - set(SETTINGS[name])):
         value = getattr(settings, field)
         if value != getattr(ProbeSettings, field):
             others = sorted(other for other, known in SETTINGS.items() if field in known)
