@@ -256,6 +256,13 @@ def test_the_launchers_end_counts_as_sigterm(tmp_path, monkeypatch):
     assert steps_in(tmp_path) == [4]
 
 
+def test_all_checkpoints_are_kept_where_they_are_asked_for(tmp_path):
+    for keep, steps in (("all", [2, 4, 6, 8, 9]), ("last", [9])):
+        run_toy(toy_config(tmp_path / keep, "--keep_checkpoints", keep))
+        found = sorted((tmp_path / keep / "checkpoints").glob("step_*/progress.json"))
+        assert [read_progress(path.parent).step for path in found] == steps
+
+
 def test_best_and_last_checkpoint_are_kept(tmp_path):
     values = iter([0.3, 0.7, 0.5, 0.6])
     modes = []

@@ -65,8 +65,10 @@ def find_last_checkpoint(folder: Path) -> Path | None:
     return max(complete, key=lambda path: path.name, default=None)
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress) -> Path:
+def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, *, keeps_all: bool = False) -> Path:
     """Writes the state of every process and returns its folder; keeps this checkpoint and the best, removes the rest.
+
+    With `keeps_all` it removes none, so that the run can be probed at every step that was saved.
 
     The files are written under another name, flushed to the disk and renamed, so a process killed at any moment
     leaves the previous checkpoint and at most an unfinished folder that nobody reads. All processes must call this.
@@ -89,7 +91,8 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress) 
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
         _flush_to_disk(folder)
-        _remove_others(folder, progress)
+        if not keeps_all:
+            _remove_others(folder, progress)
     accelerator.wait_for_everyone()
     return target
 

@@ -102,6 +102,9 @@ class OptimizationArguments:
     seed: int = option(0, "Seed of initialisation, data order, crops and masks.")
     log_steps: int = option(10, "Steps between two refreshes of the log and the progress bar.")
     save_steps: int = option(1000, "Steps between two checkpoints; 0: only at the end.")
+    keep_checkpoints: Literal["last", "all"] = option(
+        "last", "last: and the best; all: for the curves of probe.py --every_checkpoint."
+    )
     resume: bool = option(False, "Continue from the last complete checkpoint in output_dir, exactly.")
     overwrite: bool = option(False, "Start again in an output_dir that holds a run: deletes its checkpoints and log.")
     tensorboard: bool = option(False, "Also write TensorBoard logs (extra 'tensorboard').")

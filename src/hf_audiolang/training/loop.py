@@ -210,7 +210,8 @@ def save(state: TrainState) -> None:
     state.log.flush()
     state.progress.schedule = schedule_state(state.schedule)
     state.progress.bad_examples = sorted(set(gather_object(state.progress.bad_examples)))
-    save_checkpoint(state.accelerator, checkpoint_folder(state.config), state.progress)
+    keeps_all = state.config.train.keep_checkpoints == "all"
+    save_checkpoint(state.accelerator, checkpoint_folder(state.config), state.progress, keeps_all=keeps_all)
     state.log.measure_time()
 
 

@@ -67,6 +67,7 @@ FREE_KEYS = {
     "num_threads",
     "log_steps",
     "save_steps",
+    "keep_checkpoints",
     "tensorboard",
 }
 # What a finished run has in its folder beside the log and the checkpoints.
