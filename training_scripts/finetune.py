@@ -19,7 +19,7 @@ import sys
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # see pretrain.py
 
 from hf_audiolang.evaluation.report import markdown_table
-from hf_audiolang.training.console import REFUSALS, is_our_message, message_of, show_progress_messages
+from hf_audiolang.training.console import reporting
 from hf_audiolang.training.finetune import finetune
 from hf_audiolang.training.finetune_config import CONTINUED_TASKS, load_continued_config, load_finetune_config, task_of
 from hf_audiolang.training.run import pretrain
@@ -27,21 +27,19 @@ from hf_audiolang.training.run import pretrain
 
 def main(arguments: list[str]) -> int:
     """Runs the configuration of a command line and returns the exit code."""
-    show_progress_messages()
-    try:
-        is_continued = task_of(arguments) in CONTINUED_TASKS
-        run = pretrain(load_continued_config(arguments)) if is_continued else finetune(load_finetune_config(arguments))
-    except REFUSALS as error:
-        if not is_our_message(error):
-            raise
-        print(f"finetune.py: {message_of(error)}", file=sys.stderr)
-        return 2
-    if run.signal_number is not None:
-        return 128 + run.signal_number
-    if run.report:
-        print(f"\n{run.progress.step} steps in {run.progress.elapsed_seconds / 60:.1f} minutes of training.\n")
-        print(markdown_table(run.report))
-        print(f"Model, metrics, figures and log are in {run.output_dir}.")
+    return reporting("finetune.py", lambda: run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Fine-tunes a head, or goes on with pre-training, and shows what came of it."""
+    is_continued = task_of(arguments) in CONTINUED_TASKS
+    result = pretrain(load_continued_config(arguments)) if is_continued else finetune(load_finetune_config(arguments))
+    if result.signal_number is not None:
+        return 128 + result.signal_number
+    if result.report:
+        print(f"\n{result.progress.step} steps in {result.progress.elapsed_seconds / 60:.1f} minutes of training.\n")
+        print(markdown_table(result.report))
+        print(f"Model, metrics, figures and log are in {result.output_dir}.")
     return 0
 
 

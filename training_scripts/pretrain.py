@@ -20,19 +20,17 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 from hf_audiolang.evaluation.report import markdown_table
 from hf_audiolang.training import RunResult, load_run_config, next_commands, pretrain
-from hf_audiolang.training.console import REFUSALS, is_our_message, message_of, show_progress_messages
+from hf_audiolang.training.console import reporting
 
 
 def main(arguments: list[str]) -> int:
     """Runs the configuration of a command line and returns the exit code."""
-    show_progress_messages()
-    try:
-        result = pretrain(load_run_config(arguments))
-    except REFUSALS as error:
-        if not is_our_message(error):
-            raise
-        print(f"pretrain.py: {message_of(error)}", file=sys.stderr)
-        return 2
+    return reporting("pretrain.py", lambda: run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Pre-trains, and shows what came of it."""
+    result = pretrain(load_run_config(arguments))
     if result.signal_number is not None:
         return 128 + result.signal_number
     if result.report:

@@ -19,7 +19,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from hf_audiolang.data.label_plans import LabelPlan, load_plan
+from hf_audiolang.data.label_plans import LabelPlan, place_and_plan
 from hf_audiolang.data.labels import SCENES, LabelledData
 from hf_audiolang.evaluation.embed import BAD_EXAMPLE_RULES, AudioOptions
 from hf_audiolang.evaluation.probe_protocol import ProbeSettings
@@ -32,40 +32,33 @@ from hf_audiolang.probing import (
     write_curve,
     write_probe,
 )
-from hf_audiolang.training.console import REFUSALS, is_our_message, message_of, show_progress_messages
+from hf_audiolang.training.console import reporting
 
 
 def main(arguments: list[str]) -> int:
     """Loads, probes, writes, prints; returns the exit code."""
-    show_progress_messages()
-    try:
-        run(parse_arguments(arguments))
-    except REFUSALS as error:
-        if not is_our_message(error):
-            raise
-        print(f"probe.py: {message_of(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return reporting("probe.py", lambda: run(parse_arguments(arguments)))
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
     """One probe, of a model or of a run's checkpoints."""
-    plan = load_plan(options.data) if Path(options.data).suffix in (".yaml", ".yml") else None
+    place, plan = place_and_plan(options.data, options.data_folder)
     settings = settings_of(options, plan)
     if options.every_checkpoint:
         find_checkpoints(options.every_checkpoint)  # before any data are read
-        folds = folds_of(options, plan)
+        folds = folds_of(options, place, plan)
         points = probe_checkpoints(options.every_checkpoint, options.probe, folds, settings, options.device)
         paths = write_curve(points, output_dir_of(options))
     else:
         encoder, extractor = load_encoder(options.model, options.device)
         encoder = with_random_weights(encoder) if options.random_weights else encoder
-        result = run_probe(options.probe, encoder, extractor, folds_of(options, plan), settings)
+        result = run_probe(options.probe, encoder, extractor, folds_of(options, place, plan), settings)
         if options.random_weights:
             result.record["weights"] = "random, seed 0"
         paths = write_probe(result, output_dir_of(options))
     print(next(path for path in paths if path.suffix == ".md").read_text(encoding="utf-8"))
     print("written: " + ", ".join(map(str, paths)))
+    return 0
 
 
 def settings_of(options: argparse.Namespace, plan: LabelPlan | None) -> ProbeSettings:
@@ -82,12 +75,12 @@ def settings_of(options: argparse.Namespace, plan: LabelPlan | None) -> ProbeSet
     )
 
 
-def folds_of(options: argparse.Namespace, plan: LabelPlan | None) -> list[LabelledData]:
+def folds_of(options: argparse.Namespace, place: str | Path | None, plan: LabelPlan | None) -> list[LabelledData]:
     """The labelled data that the command line names, of each fold."""
     columns = {"audio_column": options.audio_column, "label_column": options.label_column}
     sizes = {"train_size": options.train_size, "test_size": options.test_size} if options.data == SCENES else {}
     return load_folds(
-        options.data_folder if plan else options.data,
+        place,
         plan=plan,
         fold=options.fold,
         task="frames" if options.probe == "frames" else options.task,

@@ -161,6 +161,14 @@ def export_with_code(
             cls._auto_class = None  # or every later save_pretrained would copy code
 
 
+def auto_class_name(architecture: str) -> str:
+    """Name of the auto class that loads a class of this package; AutoModel for others."""
+    for auto_class, pairs in MODELS.items():
+        if any(model.__name__ == architecture for _, model in pairs):
+            return auto_class.__name__
+    return AutoModel.__name__
+
+
 def _auto_class_of(model_class: type) -> type:
     for auto_class, pairs in MODELS.items():
         if any(model_class is model for _, model in pairs):
@@ -174,4 +182,4 @@ def _mark(cls: type, auto_class: str, marked: list[type]) -> None:
     marked.append(cls)
 
 
-__all__ = ["export_with_code", "register_all"]
+__all__ = ["auto_class_name", "export_with_code", "register_all"]

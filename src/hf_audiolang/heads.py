@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
-from hf_audiolang.data.label_plans import load_plan
+from hf_audiolang.data.label_plans import place_and_plan
 from hf_audiolang.data.labels import LabelledData, load_labelled
 from hf_audiolang.evaluation import heads
 from hf_audiolang.evaluation.embed import AudioOptions
@@ -73,7 +73,8 @@ def evaluate_head(
     Args:
         model: an `...ForAudioClassification` or `...ForAudioFrameClassification`.
         extractor: its feature extractor.
-        data: labelled data, or where they are: see `load_labelled`; a plan's YAML file with `folder` in the options.
+        data: labelled data, or where they are: see `load_labelled`; or a plan's YAML file, whose sounds may lie in a
+            folder given as the option `data_folder`.
         part: train, validation or test.
         options: reading and batching of the clips.
         **label_options: of `load_labelled`.
@@ -93,10 +94,8 @@ def _load(model: PreTrainedModel, data: str | Path, label_options: dict[str, obj
     is_multi_label = model.config.problem_type == "multi_label_classification"
     task = "tagging" if is_multi_label else "classification"
     task = "frames" if isinstance(model, AudioFrameClassificationModel) else task
-    if Path(data).suffix not in (".yaml", ".yml"):
-        return load_labelled(data, task=task, **label_options)
-    folder = label_options.pop("folder", None)
-    return load_labelled(folder, plan=load_plan(data), task=task, **label_options)
+    place, plan = place_and_plan(data, label_options.pop("data_folder", None))
+    return load_labelled(place, plan=plan, task=task, **label_options)
 
 
 def _class_name(name: str | Path) -> str:

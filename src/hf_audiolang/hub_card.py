@@ -9,15 +9,10 @@ from pathlib import Path
 import yaml
 from huggingface_hub import ModelCard, ModelCardData, metadata_load
 
+from .auto import auto_class_name
 from .model_card import find_template
 
 CARD, CONFIG, ADAPTER_CONFIG = "README.md", "config.json", "adapter_config.json"
-AUTO_CLASSES = {  # end of a class's name -> what loads it; all others: AutoModel
-    "ForAudioClassification": "AutoModelForAudioClassification",
-    "ForAudioFrameClassification": "AutoModelForAudioFrameClassification",
-    "ForConditionalGeneration": "AutoModelForSpeechSeq2Seq",
-    "ForPreTraining": "AutoModelForPreTraining",
-}
 # Licences under which weights may not be passed on, and what their text is called by a card that links to it.
 NOT_TO_BE_PASSED_ON = {"ntt-software-evaluation-license-agreement": "github.com/nttcslab/m2d/blob/master/LICENSE.pdf"}
 
@@ -81,7 +76,7 @@ def _write_short_card(path: Path, repo_id: str, base: str | None) -> None:
         repo_id=repo_id,
         base=base,
         architecture=architecture,
-        auto_class=next((auto for end, auto in AUTO_CLASSES.items() if architecture.endswith(end)), "AutoModel"),
+        auto_class=auto_class_name(architecture),
         classes=list(config.get("id2label", {}).values()) if has_head else [],
     )
     card.save(path)
@@ -108,4 +103,4 @@ def _name_base(card: ModelCard, source: Path, base: str) -> None:
         card.text = card.text.replace(f"`{name}`", f"`{base}`")
 
 
-__all__ = ["CARD", "NOT_TO_BE_PASSED_ON", "check_licence", "write_shared_card"]
+__all__ = ["ADAPTER_CONFIG", "CARD", "CONFIG", "NOT_TO_BE_PASSED_ON", "check_licence", "write_shared_card"]

@@ -15,11 +15,10 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoProcessor, PreTra
 import hf_audiolang
 from hf_audiolang.auto import export_with_code
 
-from .hub_card import CARD, check_licence, write_shared_card
+from .hub_card import ADAPTER_CONFIG, CARD, CONFIG, check_licence, write_shared_card
 from .hub_privacy import clean_json, refuse_paths
 
 PARTS = ("model", "captioner", "adapter")
-CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 WEIGHTS, ADAPTER_WEIGHTS = "model.safetensors", "adapter_model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

@@ -202,11 +202,7 @@ def start_licences(starts: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Licence metadata, other than ours, in the cards of the folders that a run started from: setting -> entries."""
     licences: dict[str, dict[str, str]] = {}
     for key, start in starts.items():
-        readme = Path(start).expanduser() / "README.md"
-        try:
-            metadata = (metadata_load(readme) if readme.is_file() else None) or {}
-        except (OSError, ValueError, yaml.YAMLError):  # no card that can be read: the trained model is saved anyway
-            metadata = {}
+        metadata = _metadata_of(start)
         found = {name: str(metadata[name]) for name in LICENCE_KEYS if metadata.get(name)}
         if found and found != {"license": OUR_LICENCE}:
             licences[key] = found
@@ -215,12 +211,16 @@ def start_licences(starts: Mapping[str, str]) -> dict[str, dict[str, str]]:
 
 def states_our_licence(start: str) -> bool:
     """Whether the card of a folder that a run started from states our licence, as that of a run on scenes does."""
+    return _metadata_of(start).get("license") == OUR_LICENCE
+
+
+def _metadata_of(start: str) -> Mapping[str, object]:
+    """The metadata of a folder's card; none if it cannot be read: the trained model is saved anyway."""
     readme = Path(start).expanduser() / "README.md"
     try:
-        metadata = (metadata_load(readme) if readme.is_file() else None) or {}
+        return (metadata_load(readme) if readme.is_file() else None) or {}
     except (OSError, ValueError, yaml.YAMLError):
-        return False
-    return metadata.get("license") == OUR_LICENCE
+        return {}
 
 
 def _has_projector_attention(config: PreTrainedConfig) -> bool:

@@ -6,7 +6,7 @@ import yaml
 from labels_helpers import all_clips, write_sounds, write_table
 
 from hf_audiolang.data.audioset import audioset_classes
-from hf_audiolang.data.label_plans import LabelPlan, load_plan
+from hf_audiolang.data.label_plans import LabelPlan, load_plan, place_and_plan
 from hf_audiolang.data.labels import load_labelled
 from hf_audiolang.evaluation.zero_shot import class_prompts, resolve_templates
 
@@ -242,3 +242,12 @@ def test_a_plan_without_source_or_of_numbers_is_refused(tmp_path):
         load_labelled(tmp_path, plan=numbers)
     with pytest.raises(ValueError, match="and without a plan names no Hub id"):
         load_labelled()
+
+
+def test_a_folder_of_sounds_is_the_place_of_a_plan_and_nothing_else(tmp_path):
+    path = _write(tmp_path, "num_classes: 3")
+    assert place_and_plan(str(path), "sounds") == ("sounds", load_plan(path))
+    assert place_and_plan(str(path)) == (None, load_plan(path))
+    assert place_and_plan("my_sounds") == ("my_sounds", None)
+    with pytest.raises(ValueError, match="`data_folder` is 'sounds', but `data` 'my_sounds' is no plan"):
+        place_and_plan("my_sounds", "sounds")

@@ -7,7 +7,8 @@ from evaluation_fakes import SAMPLING_RATE, TableModel, TableProcessor, record, 
 
 from hf_audiolang.data.audio_io import AudioError
 from hf_audiolang.data.records import Record, RecordSubset, TooManyBadExamples
-from hf_audiolang.evaluation.embed import AudioOptions, embed_audio, embed_records, embed_texts
+from hf_audiolang.evaluation.clip_cuts import UnitLength
+from hf_audiolang.evaluation.embed import AudioOptions, embed_audio, embed_records, embed_texts, sum_over_pieces
 from hf_audiolang.evaluation.frames import embed_frames
 
 TABLE = unit(40, 7, seed=0)
@@ -147,3 +148,16 @@ def test_unknown_rules_and_sizes_are_refused():
         AudioOptions(batch_seconds=0)
     with pytest.raises(ValueError, match=r"`max_bad_fraction` must lie in \[0, 1\], got 5"):
         AudioOptions(max_bad_fraction=5)
+
+
+def test_clips_are_cut_before_the_rule_for_long_ones(model):
+    records = [record(5, 1.0), record(31, 3.0), record(2, 0.5)]
+    options = AudioOptions(max_seconds=1.0, long_audio="chunk_mean")
+
+    def lengths(cut):
+        count = lambda inputs: inputs["input_features_mask"].sum(1, keepdim=True).numpy()  # noqa: E731
+        found = sum_over_pieces(model, TableProcessor(), records, count, options, cut)
+        return (found.sums[:, 0] / SAMPLING_RATE).tolist(), found.num_pieces.tolist()
+
+    assert lengths(None) == ([1.0, 3.0, 0.5], [1, 3, 1])
+    assert lengths(UnitLength(2.0)) == ([2.0, 2.0, 2.0], [2, 2, 2])  # silence after the short ones

@@ -268,6 +268,7 @@ def test_visible_patches_are_encoded_as_masked_ones_are_left_out():
         ({"time_patchout": 0.2, "classifier_input": "tokens"}, "cannot leave patches out"),
         ({"classifier_dropout": 1.0}, "`classifier_dropout` must lie between 0 and 1"),
         ({"classifier_pooling": "max"}, "classifier_pooling"),
+        ({"classifier_pooling": "attention", "classifier_heads": 5}, "`classifier_heads` must divide the width"),
     ],
 )
 def test_impossible_heads_are_refused(fields, message):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate_state import forget_accelerate
 from safetensors.torch import load_file
 from tiny import (
     tiny_batch,
@@ -48,12 +48,6 @@ def _fresh_accelerate():
     forget_accelerate()  # other tests leave theirs, perhaps of another precision
     yield
     forget_accelerate()
-
-
-def forget_accelerate() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    PartialState._reset_state()
 
 
 @pytest.fixture(scope="module")

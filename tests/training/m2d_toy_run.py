@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import set_seed
 from transformers import AutoModel, BertConfig, BertModel, PreTrainedTokenizerBase
 
@@ -42,13 +42,6 @@ SCENES = [
 SMALL = ["--test_size", "10", "--composition_size", "4", "--zero_shot_size", "32", "--num_threads", "1"]
 STEPS = ["--max_steps", "4", "--log_steps", "1", "--save_steps", "2", "--learning_rate", "1e-3"]
 ALIGN = {"masked_weight": 0.0, "masking_ratio": 0.3, "mask_style": "structured"}
-
-
-def forget_accelerate() -> None:
-    """Another test's devices and precision."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    PartialState._reset_state()
 
 
 def settings(*arguments: str) -> RunConfig:

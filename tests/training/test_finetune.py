@@ -194,3 +194,10 @@ def test_labels_the_training_clips_lack_are_refused(base, tmp_path):
     (sounds / "train" / "noise").rename(sounds / "test" / "noise")
     with pytest.raises(ValueError, match="noise"):
         finetune(config_of(base, sounds, tmp_path / "run"))
+
+
+def test_padded_clips_are_tested_as_they_are_trained(base, sounds, tmp_path):
+    for name, keys, seconds in (("as_they_are", [], None), ("padded", ["--pad_clips"], 0.9)):
+        finetune(config_of(base, sounds, tmp_path / name, "--max_steps", "1", "--max_seconds", "0.9", *keys))
+        written = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert written["records"][0]["clip_seconds"] == seconds

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate_state import forget_accelerate
 from m2d_toy_run import (
     ALIGN,
-    forget_accelerate,
     run,
     save_config,
     save_store,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from accelerate_state import forget_accelerate
 from m2d_toy_run import (
     ALIGN,
-    forget_accelerate,
     run,
     same_weights,
     save_config,

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate_state import forget_accelerate
 from caption_fakes import CAPTIONS as CAPTIONS_OF_ROWS
 from caption_fakes import CaptionProcessor, TableCaptioner
 from evaluation_fakes import record as known_clip
@@ -50,12 +50,6 @@ def _fresh_accelerate(monkeypatch):
     forget_accelerate()  # other tests leave theirs, perhaps of another precision
     yield
     forget_accelerate()
-
-
-def forget_accelerate() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    PartialState._reset_state()
 
 
 @pytest.fixture(scope="module")

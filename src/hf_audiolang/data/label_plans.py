@@ -25,6 +25,7 @@ METRICS = {
     "regression": ("r2",),
 }
 ORDER_RULES = ("mid_sorted",)  # AudioSet's classes by class id, as in EVAR's heads
+PLAN_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,26 @@ _KINDS = {
 }
 
 
+def place_and_plan(data: str | Path, folder: str | Path | None = None) -> tuple[str | Path | None, LabelPlan | None]:
+    """What a command line means by its data, as `load_labelled` takes it: (place, plan).
+
+    Args:
+        data: a place that `load_labelled` knows, or the YAML file of a plan.
+        folder: where the sounds of the plan lie, in place of its Hub id.
+
+    Raises:
+        ValueError: for a folder without a plan, and as `load_plan`.
+    """
+    if Path(data).suffix in PLAN_SUFFIXES:
+        return folder, load_plan(data)
+    if folder is not None:
+        raise ValueError(
+            f"`data_folder` is {str(folder)!r}, but `data` {str(data)!r} is no plan (a YAML file, see "
+            "configs/evaluate). Give the folder itself as `data`."
+        )
+    return data, None
+
+
 def load_plan(path: str | Path) -> LabelPlan:
     """The plan in a YAML file.
 
@@ -173,4 +194,4 @@ def _check_values(plan: LabelPlan, path: Path) -> None:
         )
 
 
-__all__ = ["METRICS", "ORDER_RULES", "LabelPlan", "load_plan"]
+__all__ = ["METRICS", "ORDER_RULES", "LabelPlan", "load_plan", "place_and_plan"]

@@ -16,6 +16,7 @@ from torch import nn
 from hf_audiolang.data.records import Record
 
 from .capabilities import AudioProcessor
+from .clip_cuts import Cut
 from .embed import AudioOptions, longest_seconds, sum_over_pieces
 from .metrics import accuracy, balanced_accuracy, mean_average_precision
 from .results import TaskResult, task_record
@@ -28,6 +29,7 @@ def evaluate(
     *,
     is_multi_label: bool | None = None,
     options: AudioOptions | None = None,
+    cut: Cut | None = None,
 ) -> TaskResult:
     """`classification/accuracy` and `classification/balanced_accuracy`, or `tagging/mAP`, all in [0, 1].
 
@@ -40,6 +42,7 @@ def evaluate(
         dataset: records with `labels`, all of them names of the model's classes.
         is_multi_label: None asks the model's `problem_type`.
         options: reading and batching of the clips.
+        cut: what is done to the clips before, such as `UnitLength`; None leaves them as they are.
 
     Raises:
         TooManyBadExamples: if more than `options.max_bad_fraction` of the clips are bad.
@@ -52,7 +55,7 @@ def evaluate(
         is_multi_label = model.config.problem_type == "multi_label_classification"
     check_labels(dataset, classes, is_multi_label)
     found = sum_over_pieces(
-        model, processor, dataset, lambda inputs: model(**inputs).logits.float().cpu().numpy(), options
+        model, processor, dataset, lambda inputs: model(**inputs).logits.float().cpu().numpy(), options, cut
     )
     logits = found.sums / found.num_pieces[:, None]  # (N, C)
     records = [found.reader.records[index] for index in found.indices]
@@ -65,6 +68,7 @@ def evaluate(
         "tagging" if is_multi_label else "classification", model, dataset, found.reader.skipped, len(records),
         time.perf_counter() - start, num_classes=len(classes), num_classes_scored=num_scored,
         max_seconds=longest_seconds(processor, options), long_audio=options.long_audio,
+        clip_seconds=getattr(cut, "seconds", None),
     )  # fmt: skip
     return TaskResult(values, dict.fromkeys(values, chance), record)
 

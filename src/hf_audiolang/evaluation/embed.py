@@ -12,7 +12,7 @@ feature extractor itself.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -26,6 +26,7 @@ from hf_audiolang.data.audio_io import AudioError, record_waveform
 from hf_audiolang.data.records import MAX_BAD_FRACTION, Record, TooManyBadExamples
 
 from .capabilities import AudioProcessor, check_text_input, feature_extractor_of
+from .clip_cuts import Cut
 
 logger = logging.get_logger(__name__)
 
@@ -154,6 +155,7 @@ def sum_over_pieces(
     dataset: Sequence[Record],
     forward: Callable[[dict[str, Tensor]], np.ndarray],
     options: AudioOptions | None = None,
+    cut: Cut | None = None,
 ) -> PieceSums:
     """Sum over the pieces of each clip of what `forward` makes of them; clips in the order of the data set.
 
@@ -163,6 +165,7 @@ def sum_over_pieces(
         dataset: map-style sequence of `Record`; each is read once.
         forward: model inputs of B pieces -> (B, D).
         options: batching, the rule for long clips and the rule for bad ones.
+        cut: what is done to the clips before; None leaves them as they are.
 
     Raises:
         AudioError: if a clip is bad and `options.on_bad_example` is "error".
@@ -172,15 +175,13 @@ def sum_over_pieces(
     options = options or AudioOptions()
     sampling_rate = feature_extractor_of(processor).sampling_rate
     reader = RecordReader(dataset, sampling_rate, options)
-    longest = longest_seconds(processor, options)
-    max_samples = None if longest is None else int(longest * sampling_rate)
-    pieces = ((index, piece) for index, waveform in reader for piece in split_waveform(waveform, max_samples, options))
+    pieces = reader.pieces(longest_seconds(processor, options), cut)
     totals: dict[int, np.ndarray] = {}  # dataset index -> sum over its pieces
     counts: dict[int, int] = {}
     with evaluation_mode(model):
         for batch in batches_by_length(pieces, int(options.batch_seconds * sampling_rate)):
             vectors = forward(audio_inputs(model, processor, [piece for _, piece in batch]))  # (B, D)
-            for (index, _), vector in zip(batch, vectors, strict=True):
+            for ((index, _), _), vector in zip(batch, vectors, strict=True):
                 totals[index] = totals[index] + vector if index in totals else vector
                 counts[index] = counts.get(index, 0) + 1
     reader.check_any_read()
@@ -294,6 +295,16 @@ class RecordReader:
                 f"than {self.options.max_bad_fraction:.0%}. Repair or remove them. The first:\n  {first}"
             )
 
+    def pieces(
+        self, longest_seconds: float | None, cut: Cut | None = None
+    ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+        """((dataset index, number of the piece), piece (S,)) of all clips, after a cut and the rule for long ones."""
+        max_samples = None if longest_seconds is None else int(longest_seconds * self.sampling_rate)
+        for index, waveform in self:
+            parts = [waveform] if cut is None else cut.pieces(waveform, index, self.sampling_rate)
+            pieces = (piece for part in parts for piece in split_waveform(part, max_samples, self.options))
+            yield from (((index, number), piece) for number, piece in enumerate(pieces))
+
     def check_any_read(self) -> None:
         """Raises ValueError if not a single clip could be read."""
         if not self.records:
@@ -319,8 +330,8 @@ def split_waveform(waveform: np.ndarray, max_samples: int | None, options: Audio
 
 
 def batches_by_length(
-    items: Iterable[tuple[int, np.ndarray]], batch_samples: int, max_clips: int | None = None
-) -> Iterator[list[tuple[int, np.ndarray]]]:
+    items: Iterable[tuple[Hashable, np.ndarray]], batch_samples: int, max_clips: int | None = None
+) -> Iterator[list[tuple[Hashable, np.ndarray]]]:
     """Groups (index, waveform) items into batches of similar lengths, holding only a few batches in memory.
 
     Args:

@@ -10,13 +10,11 @@ It is zero-shot detection with logits in the place of similarities: windows, smo
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from types import SimpleNamespace
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from hf_audiolang.data.records import Record
-from hf_audiolang.models.modeling_outputs import AudioFrameOutput
 
 from . import detection
 from .capabilities import AudioProcessor
@@ -24,26 +22,10 @@ from .classification import class_names
 from .detection import check_events, constant_scores
 from .frame_scores import FrameScoreOptions, ScoredRecords, score_records
 from .frame_times import frame_offset_of
-from .frames import frame_labels
+from .frames import FrameSurface, frame_labels
 from .metrics import mean_average_precision
 from .metrics.detections import Smoothing
 from .results import TaskResult, task_record
-
-
-class HeadFrames(nn.Module):
-    """A frame classifier with the surface of a system: its frames are the logits of the classes."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-        self.config = SimpleNamespace(audio_config=model.audio_config)
-
-    def get_audio_frame_features(
-        self, input_features: Tensor, input_features_mask: Tensor | None = None
-    ) -> AudioFrameOutput:
-        """Logits (B, T', C) with their mask."""
-        output = self.model(input_features, input_features_mask)
-        return AudioFrameOutput(frame_features=output.logits, frame_mask=output.frame_mask)
 
 
 def evaluate(
@@ -72,7 +54,7 @@ def evaluate(
     values = detection.score(scored.frame_scores, scored.records, classes, smoothing)
     constant = [constant_scores(record, len(classes)) for record in scored.records]
     chance = detection.score(constant, scored.records, classes, Smoothing(1))
-    frames = frame_precision(scored, classes, frame_offset_of(HeadFrames(model)))
+    frames = frame_precision(scored, classes, frame_offset_of(_surface(model)))
     record = task_record(
         "frame_classification", model, dataset, scored.skipped, len(scored.records), time.perf_counter() - start,
         smoothing=asdict(smoothing), frame_rate_hz=float(np.mean(scored.frame_rates_hz)), num_classes=len(classes),
@@ -91,7 +73,12 @@ def head_scores(
 ) -> ScoredRecords:
     """Logits (T, C) of every frame of every readable clip."""
     one_per_class = np.eye(model.config.num_labels, dtype=np.float32)
-    return score_records(HeadFrames(model), processor, dataset, lambda _: one_per_class, options=options)
+    return score_records(_surface(model), processor, dataset, lambda _: one_per_class, options=options)
+
+
+def _surface(model: nn.Module) -> FrameSurface:
+    """The classifier with the surface of a system: its frames are the logits of the classes."""
+    return FrameSurface(model, model.audio_config, "logits")
 
 
 def frame_precision(scored: ScoredRecords, classes: Sequence[str], offset_seconds: float) -> dict[str, float | int]:
@@ -107,4 +94,4 @@ def frame_precision(scored: ScoredRecords, classes: Sequence[str], offset_second
     return mean_average_precision(scores[:, heard], positives[:, heard])
 
 
-__all__ = ["HeadFrames", "evaluate", "frame_precision", "head_scores"]
+__all__ = ["evaluate", "frame_precision", "head_scores"]

@@ -13,12 +13,14 @@ all clips are pooled before the average precision of a class is taken.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
-from torch import nn
-from transformers import ProcessorMixin
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, ProcessorMixin
 
 from hf_audiolang.data.records import Record
+from hf_audiolang.models.modeling_outputs import AudioFrameOutput
 
 from .capabilities import AudioProcessor, feature_extractor_of
 from .embed import AudioOptions, RecordReader, batches_by_length, evaluation_mode, longest_seconds
@@ -129,6 +131,23 @@ def embed_frames(
     return FrameEmbeddings(list(frames), [reader.records[i] for i in indices], list(rates), reader.skipped)
 
 
+class FrameSurface(nn.Module):
+    """A model with the surface of a system whose frames are one of its outputs, in no shared space."""
+
+    def __init__(self, model: nn.Module, audio_config: PreTrainedConfig, name: str):
+        """`name`: of the output (B, T', D) that stands for the frames."""
+        super().__init__()
+        self.model, self.name = model, name
+        self.config = SimpleNamespace(audio_config=audio_config)
+
+    def get_audio_frame_features(
+        self, input_features: Tensor, input_features_mask: Tensor | None = None
+    ) -> AudioFrameOutput:
+        """The frames (B, T', D) with their mask."""
+        output = self.model(input_features, input_features_mask)
+        return AudioFrameOutput(frame_features=getattr(output, self.name), frame_mask=output.frame_mask)
+
+
 def frame_labels(
     record: Record, labels: Sequence[str], num_frames: int, frame_rate_hz: float, offset_seconds: float = 0.0
 ) -> np.ndarray:
@@ -157,4 +176,4 @@ def frame_labels(
     return positives
 
 
-__all__ = ["FrameEmbeddings", "embed_frames", "evaluate", "frame_labels"]
+__all__ = ["FrameEmbeddings", "FrameSurface", "embed_frames", "evaluate", "frame_labels"]

@@ -10,11 +10,10 @@ records -> waveforms -> (cut to a length, cut into windows) -> feature extractor
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from hf_audiolang.data.records import Record, record_ids
 from hf_audiolang.models.layers_pooling import masked_mean
-from hf_audiolang.models.modeling_outputs import AudioEncoderOutput, AudioFrameOutput
+from hf_audiolang.models.modeling_outputs import AudioEncoderOutput
 
 from .capabilities import AudioProcessor, feature_extractor_of
 from .clip_cuts import Cut
@@ -34,10 +33,10 @@ from .embed import (
     batches_by_length,
     evaluation_mode,
     longest_seconds,
-    split_waveform,
 )
 from .feature_cache import FrozenFeatures, stored_features
 from .frame_scores import FrameScoreOptions, score_records
+from .frames import FrameSurface
 
 
 def encoder_of(model: nn.Module) -> nn.Module:
@@ -159,8 +158,9 @@ def timed_frames(
     about = {name: value for name, value in asdict(options).items() if name != "reading"}
 
     def compute() -> FrozenFeatures:
+        surface = FrameSurface(encoder, encoder.config, "frame_features")  # in no shared space
         every_feature = np.eye(encoder.config.frame_feature_size, dtype=np.float32)
-        found = score_records(EncoderFrames(encoder), processor, records, lambda _: every_feature, options=options)
+        found = score_records(surface, processor, records, lambda _: every_feature, options=options)
         frames = [item.scores for item in found.frame_scores]
         lengths, indices = np.array([len(of_clip) for of_clip in frames]), _positions(records, found.records)
         rates_hz = np.array(found.frame_rates_hz, dtype=np.float64)
@@ -169,22 +169,6 @@ def timed_frames(
     return stored_features(
         "timed", encoder, processor, records, options.reading, compute, cache_dir=cache_dir, about=about
     )
-
-
-class EncoderFrames(nn.Module):
-    """An audio encoder with the surface of a system: its frames as they are, in no shared space."""
-
-    def __init__(self, encoder: nn.Module):
-        super().__init__()
-        self.encoder = encoder
-        self.config = SimpleNamespace(audio_config=encoder.config)
-
-    def get_audio_frame_features(
-        self, input_features: Tensor, input_features_mask: Tensor | None = None
-    ) -> AudioFrameOutput:
-        """Final frames (B, T', D') with their mask."""
-        output = self.encoder(input_features, input_features_mask)
-        return AudioFrameOutput(frame_features=output.frame_features, frame_mask=output.frame_mask)
 
 
 def _features(
@@ -207,24 +191,13 @@ def _features(
         reader = RecordReader(records, sampling_rate, options)
         found: dict[tuple[int, int], np.ndarray] = {}  # (dataset index, number of the piece) -> rows
         with evaluation_mode(encoder):
-            pieces = _pieces(reader, longest_seconds(processor, options), options, cut)
+            pieces = reader.pieces(longest_seconds(processor, options), cut)
             for batch in batches_by_length(pieces, int(options.batch_seconds * sampling_rate)):
                 inputs = audio_inputs(encoder, processor, [piece for _, piece in batch])
                 found.update(zip([place for place, _ in batch], rows_of(encoder, inputs), strict=True))
         return _joined(found, reader)
 
     return stored_features(kind, encoder, processor, records, options, compute, cache_dir=cache_dir, about=about)
-
-
-def _pieces(
-    reader: RecordReader, longest: float | None, options: AudioOptions, cut: Cut | None
-) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    """((dataset index, number of the piece), piece (S,)) of all clips."""
-    max_samples = None if longest is None else int(longest * reader.sampling_rate)
-    for index, waveform in reader:
-        parts = [waveform] if cut is None else cut.pieces(waveform, index, reader.sampling_rate)
-        pieces = (piece for part in parts for piece in split_waveform(part, max_samples, options))
-        yield from (((index, number), piece) for number, piece in enumerate(pieces))
 
 
 def _joined(found: dict[tuple[int, int], np.ndarray], reader: RecordReader) -> FrozenFeatures:
@@ -292,7 +265,6 @@ def _positions(records: Sequence[Record], kept: Sequence[Record]) -> np.ndarray:
 
 
 __all__ = [
-    "EncoderFrames",
     "clip_features",
     "encoder_of",
     "frame_features",

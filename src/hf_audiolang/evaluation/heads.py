@@ -11,13 +11,19 @@ from hf_audiolang.models.modeling_audio_classification import AudioFrameClassifi
 
 from . import classification, frame_classification
 from .capabilities import AudioProcessor
+from .clip_cuts import Cut
 from .embed import AudioOptions
 from .frame_scores import FrameScoreOptions
 from .results import TaskResult
 
 
 def evaluate(
-    model: nn.Module, processor: AudioProcessor, dataset: Sequence[Record], *, options: AudioOptions | None = None
+    model: nn.Module,
+    processor: AudioProcessor,
+    dataset: Sequence[Record],
+    *,
+    options: AudioOptions | None = None,
+    cut: Cut | None = None,
 ) -> TaskResult:
     """What `classification.evaluate` or `frame_classification.evaluate` gives.
 
@@ -26,6 +32,7 @@ def evaluate(
         processor: holds the model's feature extractor, or is it.
         dataset: records with `labels`, or with `events`.
         options: reading and batching of the clips.
+        cut: of clips that are labelled as a whole, see `classification.evaluate`.
 
     Raises:
         ValueError: for labels or events that do not fit the model.
@@ -34,7 +41,7 @@ def evaluate(
     if isinstance(model, AudioFrameClassificationModel):
         reading = FrameScoreOptions(reading=options)
         return frame_classification.evaluate(model, processor, dataset, options=reading)
-    return classification.evaluate(model, processor, dataset, options=options)
+    return classification.evaluate(model, processor, dataset, options=options, cut=cut)
 
 
 __all__ = ["evaluate"]

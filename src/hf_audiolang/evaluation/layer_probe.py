@@ -21,13 +21,13 @@ from hf_audiolang.data.labels_records import LabelledData
 from hf_audiolang.data.records import Record
 
 from .capabilities import AudioProcessor
-from .clip_cuts import Cut, UnitLength, Windows
+from .clip_cuts import Windows
 from .feature_cache import FrozenFeatures
 from .frozen_features import clip_features, layer_features
 from .layer_probe_training import LayerClips, LayerRecipe, LayerRun, TargetKind, clip_outputs, train_best
 from .metrics import mean_average_precision, mean_roc_auc, r2_score
 from .probe_data import check_single_labels, label_targets, one_thread, split_rows
-from .probe_protocol import FIRST_SEED, ProbeScores, ProbeSettings, train_and_test
+from .probe_protocol import ProbeScores, ProbeSettings, parts_of
 from .probe_training import probe_score
 
 LAYERS = ("all", "best", "clip")
@@ -132,14 +132,9 @@ def _encoded(
     model: nn.Module, processor: AudioProcessor, data: LabelledData, settings: ProbeSettings
 ) -> dict[str, FrozenFeatures]:
     """Layers, or clip features as one layer, of "train", "dev" (if there are validation clips) and "test"."""
-    train, test = train_and_test(data)
     sets = {}
-    for name, records in (("train", train), ("dev", data.validation), ("test", test)):
-        if records is None:
-            continue
-        cut: Cut = Windows()
-        if settings.clip_seconds is not None:
-            cut = UnitLength(settings.clip_seconds, None if name == "test" else FIRST_SEED)
+    for name, records in parts_of(data).items():
+        cut = settings.cut_of(name) or Windows()
         if settings.layer == "clip":
             found = clip_features(model, processor, records, settings.reading, settings.cache_dir, cut=cut)
             sets[name] = replace(found, rows=found.rows[:, None])

@@ -18,11 +18,10 @@ from torch import nn
 from hf_audiolang.data.labels_records import LabelledData
 
 from .capabilities import AudioProcessor
-from .clip_cuts import UnitLength
 from .feature_cache import FrozenFeatures
 from .frozen_features import clip_features
 from .probe_data import check_single_labels, label_targets, one_thread, split_rows, standardised
-from .probe_protocol import FIRST_SEED, ProbeScores, ProbeSettings, train_and_test
+from .probe_protocol import ProbeScores, ProbeSettings, parts_of
 from .probe_training import ProbeClips, ProbeRecipe, predict, probe_score, train_sweep
 
 # EVAR's lineareval.py with M2D's configuration; a batch is never larger than the training set.
@@ -63,14 +62,10 @@ def unit_features(
     model: nn.Module, processor: AudioProcessor, data: LabelledData, settings: ProbeSettings
 ) -> dict[str, FrozenFeatures]:
     """Clip features of the parts "train", "dev" (the validation clips, if there are any) and "test"."""
-    train, test = train_and_test(data)
-    sets = {}
-    for name, records in (("train", train), ("dev", data.validation), ("test", test)):
-        if records is None:
-            continue
-        seconds = settings.clip_seconds
-        cut = None if seconds is None else UnitLength(seconds, None if name == "test" else FIRST_SEED)
-        sets[name] = clip_features(model, processor, records, settings.reading, settings.cache_dir, cut=cut)
+    sets = {
+        name: clip_features(model, processor, records, settings.reading, settings.cache_dir, cut=settings.cut_of(name))
+        for name, records in parts_of(data).items()
+    }
     check_single_labels({name: features.records for name, features in sets.items()}, data.is_multi_label)
     return sets
 

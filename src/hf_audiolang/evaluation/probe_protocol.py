@@ -14,6 +14,7 @@ from torch import nn
 
 from hf_audiolang.data.labels_records import LabelledData, LabelledRecords
 
+from .clip_cuts import UnitLength
 from .embed import AudioOptions
 from .metrics.intervals import half_width_95
 from .results import TaskResult, task_record
@@ -64,6 +65,12 @@ class ProbeSettings:
         """The seeds of the probes."""
         return range(FIRST_SEED, FIRST_SEED + self.num_seeds)
 
+    def cut_of(self, part: str) -> UnitLength | None:
+        """How the clips of a part are cut to one length: at random, of test clips the first part; None: not at all."""
+        if self.clip_seconds is None:
+            return None
+        return UnitLength(self.clip_seconds, None if part == "test" else FIRST_SEED)
+
 
 @dataclass(frozen=True)
 class ProbeScores:
@@ -96,6 +103,17 @@ def train_and_test(data: LabelledData) -> tuple[LabelledRecords, LabelledRecords
     if missing:
         raise ValueError(f"{data.name} has no {' and no '.join(missing)} clips. A probe needs both: give a split.")
     return data.train, data.test
+
+
+def parts_of(data: LabelledData) -> dict[str, LabelledRecords]:
+    """The clips "train", "dev" (the validation clips, if there are any) and "test".
+
+    Raises:
+        ValueError: as `train_and_test`.
+    """
+    train, test = train_and_test(data)
+    parts = {"train": train, "dev": data.validation, "test": test}
+    return {name: records for name, records in parts.items() if records is not None}
 
 
 def summarize(
@@ -132,4 +150,4 @@ def summarize(
     return TaskResult({name: values.mean() for name, values in per_seed.items()}, chance, record)
 
 
-__all__ = ["FIRST_SEED", "ProbeScores", "ProbeSettings", "summarize", "train_and_test"]
+__all__ = ["FIRST_SEED", "ProbeScores", "ProbeSettings", "parts_of", "summarize", "train_and_test"]

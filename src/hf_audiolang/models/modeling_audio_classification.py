@@ -108,6 +108,11 @@ class AudioHeadPreTrainedModel(StrictTowersMixin, PreTrainedModel):
     def _new_head(self, input_size: int) -> AudioHead:
         config = self.config
         attends = self._pools and config.classifier_pooling == "attention"
+        if attends and input_size % config.classifier_heads != 0:
+            raise ValueError(
+                f"`classifier_heads` must divide the width of the {config.classifier_input}, {input_size}, got "
+                f"{config.classifier_heads}. Choose a divisor."
+            )
         return AudioHead(
             input_size,
             config.num_labels,

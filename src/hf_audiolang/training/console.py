@@ -4,13 +4,32 @@
 
 import logging
 import os
+import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from hf_audiolang.data import AudioError, BadExampleError, TooManyBadExamples
 
 PACKAGE = Path(__file__).parents[1]
 REFUSALS = (OSError, ValueError, ImportError, FloatingPointError)  # what a run of wrong settings or data raises
+
+
+def reporting(script: str, run: Callable[[], int]) -> int:
+    """The exit code of `run`, or 2 and one message on stderr for settings, data or a model that it refuses.
+
+    Args:
+        script: name of the script, for the message.
+        run: returns the exit code.
+    """
+    show_progress_messages()
+    try:
+        return run()
+    except REFUSALS as error:
+        if not is_our_message(error):
+            raise
+        print(f"{script}: {message_of(error)}", file=sys.stderr)  # noqa: T201 - the script's own voice
+        return 2
 
 
 def show_progress_messages() -> None:
@@ -34,4 +53,4 @@ def message_of(error: Exception) -> str:
     return str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")[2].rstrip()
 
 
-__all__ = ["REFUSALS", "is_our_message", "message_of", "show_progress_messages"]
+__all__ = ["REFUSALS", "is_our_message", "message_of", "reporting", "show_progress_messages"]

@@ -18,11 +18,12 @@ from transformers.utils import logging
 
 from hf_audiolang.data.balanced import WeightedEpochSampler, sample_weights
 from hf_audiolang.data.collate_labels import Augmentation, LabelCollator, TargetKind
-from hf_audiolang.data.label_plans import load_plan
+from hf_audiolang.data.label_plans import place_and_plan
 from hf_audiolang.data.labels import LabelledData, load_labelled
 from hf_audiolang.data.records import RecordDataset
 from hf_audiolang.data.sampling import EpochSampler
 from hf_audiolang.evaluation import heads
+from hf_audiolang.evaluation.clip_cuts import UnitLength
 from hf_audiolang.evaluation.embed import AudioOptions
 from hf_audiolang.evaluation.report import collect, write_report
 from hf_audiolang.evaluation.results import TaskResult
@@ -91,9 +92,10 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
 
     torch.manual_seed(config.train.seed + 1000 * accelerator.process_index)  # patchout and dropout differ by process
     reading = AudioOptions(on_bad_example=config.data.on_bad_example)
+    cut = UnitLength(config.data.max_seconds) if config.data.pad_clips else None  # tested as trained
 
     def measure(classifier: nn.Module, clips: RecordDataset) -> TaskResult:
-        return heads.evaluate(classifier, extractor, clips, options=reading)
+        return heads.evaluate(classifier, extractor, clips, options=reading, cut=cut)
 
     result = train(
         model,
@@ -123,12 +125,12 @@ def load_data(config: FinetuneConfig, sampling_rate: int) -> LabelledData:
         ValueError: if labels, splits or folds do not fit; names them.
     """
     data, task = config.data, config.model.task
-    plan = load_plan(data.data) if Path(data.data).suffix in (".yaml", ".yml") else None
+    place, plan = place_and_plan(data.data, data.data_folder)
     scenes = {}
     if data.data == SCENES:
         scenes = {"train_size": data.train_size, "test_size": data.test_size, "sampling_rate": sampling_rate}
     loaded = load_labelled(
-        data.data if plan is None else data.data_folder,
+        place,
         plan=plan,
         task=task,
         fold=data.fold,

@@ -52,7 +52,7 @@ class LabelArguments:
     train_size: int = option(1000, "Number of training scenes made (sound_scenes only).")
     test_size: int = option(300, "Number of test scenes made (sound_scenes only).")
     max_seconds: float = option(10.0, "Longer clips are cropped at random in training, seconds.")
-    pad_clips: bool = option(False, "Shorter clips are followed by silence up to max_seconds, as in EVAR.")
+    pad_clips: bool = option(False, "All clips get max_seconds, short ones by silence, in the test too: EVAR.")
     balanced_sampling: Literal["none", "m2d", "ast"] = option(
         "none", "Clips of rare classes are drawn more often, by the weights of M2D or of AST and AudioMAE."
     )
