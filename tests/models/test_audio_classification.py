@@ -132,6 +132,35 @@ def test_tokens_are_pooled_where_the_config_says_so():
         torch.testing.assert_close(model(**inputs).logits[row], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_slap_can_go_on_with_the_pooling_of_its_pre_training(tmp_path):
+    torch.manual_seed(3)
+    source = SlapModel(tiny_slap_config()).eval()
+    source.save_pretrained(tmp_path)
+    fields = {"num_labels": 7, "classifier_pooling": "pretrained", "classifier_input": "tokens"}
+    model, info = AutoModelForAudioClassification.from_pretrained(tmp_path, **fields, output_loading_info=True)
+    assert {name.split(".")[0] for name in info["missing_keys"]} == {"classifier"}
+    model.classifier.norm = None
+    inputs = features_of(model.config)
+    pooled = model.pooled(*model.encode(**inputs))
+    expected = source.get_audio_features(**inputs).pooler_output
+    torch.testing.assert_close(F.normalize(source.audio_projection(pooled), dim=-1), expected)
+    torch.testing.assert_close(model(**inputs).logits, model.classifier.linear(pooled))
+    model.save_pretrained(tmp_path / "again")
+    again = AutoModelForAudioClassification.from_pretrained(tmp_path / "again")
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_pooling_that_was_not_pre_trained_is_not_made_up(tmp_path):
+    fields = {"num_labels": 7, "classifier_pooling": "pretrained", "classifier_input": "tokens"}
+    with pytest.raises(ValueError, match="M2dClapForAudioClassification has no pooling from its pre-training"):
+        AutoModelForAudioClassification.from_config(tiny_m2d_clap_config(**fields))
+    with pytest.raises(ValueError, match="Set it to 'tokens'"):
+        AutoModelForAudioClassification.from_config(tiny_slap_config(**{**fields, "classifier_input": "frames"}))
+    AutoModelForAudioClassification.from_config(tiny_slap_config(num_labels=7)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"lacks \d+ weights of SlapForAudioClassification.*audio_pooling"):
+        AutoModelForAudioClassification.from_pretrained(tmp_path, **fields)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "attention"])
 @pytest.mark.parametrize("family", ["SlapAudio", "M2dClapAudio", "Zipformer"])
 def test_a_clip_alone_equals_the_clip_in_a_batch(family, pooling):

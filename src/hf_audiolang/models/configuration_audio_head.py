@@ -16,7 +16,8 @@ class AudioHeadConfig(PreTrainedConfig):
     "multi_label_classification". Section numbers are those of the M2D-CLAP paper, EVAR is its evaluation code.
     """
 
-    classifier_pooling: Literal["mean", "attention"] = "mean"  # over time; mean: IV-B1, Eq. 2
+    # over time; mean: IV-B1, Eq. 2; pretrained: the attention pooling that SLAP's contrastive loss has trained
+    classifier_pooling: Literal["mean", "attention", "pretrained"] = "mean"
     # frames: what `frame_features` holds, M2D's bands side by side (IV-B1); tokens: `last_hidden_state`
     classifier_input: Literal["frames", "tokens"] = "frames"
     classifier_heads: int = 8  # of the attention pooling; our choice

@@ -108,5 +108,11 @@ class SlapConfig(AudioHeadConfig):
         """Width E of the shared space."""
         return self.projection_dim or self.audio_config.hidden_size
 
+    @property
+    def audio_pooling_heads(self) -> int:
+        """Heads of the attention pooling of clips: as many as the encoder has, HTS-AT in its last stage."""
+        heads = self.audio_config.num_attention_heads
+        return heads if isinstance(heads, int) else heads[-1]
+
 
 __all__ = ["SlapConfig"]

@@ -54,7 +54,7 @@ class AudioHeadPreTrainedModel(StrictTowersMixin, PreTrainedModel):
         "ASTEmbeddings", "ASTLayer", "ConvNeXt", "HtsatBlock", "LocalityAwareAstLayer", "SlapAudioLayer", "VitLayer",
         "WhisperEncoderLayer", "ZipformerLayer",
     ]  # fmt: skip
-    _required_weights = r"audio_model\.(?!.*is_white$)"
+    _required_weights = r"(audio_model|audio_pooling)\.(?!.*is_white$)"
     _keys_to_ignore_on_load_missing = [r"\.is_white$"]  # what a Zipformer's regularizers remember
     _keys_to_ignore_on_load_unexpected = [r"^(?!audio_model\.|classifier\.)", r"\.is_white$"]  # the rest of a system
     _supports_sdpa = True
@@ -67,6 +67,8 @@ class AudioHeadPreTrainedModel(StrictTowersMixin, PreTrainedModel):
         self.audio_model = build_audio_encoder(audio_config)
         is_frames = config.classifier_input == "frames"
         width = audio_config.frame_feature_size if is_frames else audio_config.hidden_size
+        is_pretrained = self._pools and config.classifier_pooling == "pretrained"
+        self.audio_pooling = self._pretrained_pooling() if is_pretrained else None
         self.classifier = self._new_head(width)
         self.post_init()
 
@@ -104,6 +106,13 @@ class AudioHeadPreTrainedModel(StrictTowersMixin, PreTrainedModel):
         if self.config.classifier_input == "tokens":
             return output, output.last_hidden_state, output.token_mask
         return output, output.frame_features, output.frame_mask
+
+    def _pretrained_pooling(self) -> AttentionPooling:
+        """The system's own pooling, under its name in the system: its weights load key for key."""
+        raise ValueError(
+            f"{type(self).__name__} has no pooling from its pre-training, got `classifier_pooling` 'pretrained'. Only "
+            "SLAP has; choose 'mean' or 'attention'."
+        )
 
     def _new_head(self, input_size: int) -> AudioHead:
         config = self.config
@@ -188,7 +197,10 @@ class AudioClassificationModel(AudioHeadPreTrainedModel):
 
     def pooled(self, output: AudioEncoderOutput, features: Tensor, mask: Tensor) -> Tensor:
         """One vector (B, D) per clip."""
-        return self.classifier.pool(features, mask)
+        if self.audio_pooling is None:
+            return self.classifier.pool(features, mask)
+        layout = PackedLayout.from_mask(mask)
+        return self.audio_pooling(pack(features, layout), layout)
 
 
 class AudioFrameClassificationModel(AudioHeadPreTrainedModel):
@@ -432,6 +444,15 @@ class SlapForAudioClassification(AudioClassificationModel):
     config: SlapConfig
     base_model_prefix = "slap"
     _supports_flash_attn = True
+
+    def _pretrained_pooling(self) -> AttentionPooling:
+        if self.config.classifier_input != "tokens":
+            raise ValueError(
+                "The pooling of SLAP's pre-training reads tokens, got `classifier_input` "
+                f"{self.config.classifier_input!r}. Set it to 'tokens'."
+            )
+        config = self.config
+        return AttentionPooling(config.audio_config.hidden_size, config.audio_pooling_heads, config.rms_norm_eps)
 
 
 class SlapForAudioFrameClassification(AudioFrameClassificationModel):

@@ -106,9 +106,8 @@ class SlapModel(SlapPreTrainedModel):
         audio_width, text_width = config.audio_config.hidden_size, config.text_config.hidden_size
         self.audio_model = build_audio_encoder(config.audio_config)
         self.text_model = build_text_model(config.text_config)
-        eps, heads = config.rms_norm_eps, config.audio_config.num_attention_heads
-        audio_heads = heads if isinstance(heads, int) else heads[-1]  # HTS-AT has a number for each stage
-        self.audio_pooling = AttentionPooling(audio_width, audio_heads, eps)
+        eps = config.rms_norm_eps
+        self.audio_pooling = AttentionPooling(audio_width, config.audio_pooling_heads, eps)
         self.text_pooling = AttentionPooling(text_width, config.text_config.num_attention_heads, eps)
         self.audio_projection = _projection(audio_width, config.projection_dim)
         self.text_projection = _projection(text_width, config.projection_dim)

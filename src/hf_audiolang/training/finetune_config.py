@@ -30,7 +30,10 @@ class HeadArguments:
     max_frames: int | None = option(
         None, "Frames that M2D's positions cover, stretched from the model's; None: as it is."
     )
-    classifier_pooling: str | None = option(None, "'mean' or 'attention' over time; None keeps the model config's.")
+    classifier_pooling: str | None = option(
+        None,
+        "'mean' or 'attention' over time, or SLAP's 'pretrained' one (of 'tokens'); None keeps the model config's.",
+    )
     classifier_input: str | None = option(None, "'frames' or 'tokens' are pooled; None keeps the model config's.")
     classifier_dropout: float | None = option(None, "Dropout before the linear layer; None keeps the config's.")
     structured_patchout: float | None = option(
