@@ -66,7 +66,7 @@ def settings_of(options: argparse.Namespace, plan: LabelPlan | None) -> ProbeSet
     unit_seconds = plan.unit_seconds if plan and options.probe in ("linear", "knn") else None
     return ProbeSettings(
         num_seeds=options.seeds,
-        clip_seconds=options.clip_seconds or unit_seconds,
+        clip_seconds=unit_seconds if options.clip_seconds is None else options.clip_seconds,
         learning_rates=tuple(options.learning_rates),
         layer=int(options.layer) if options.layer.isdecimal() else options.layer,
         predicts_numbers=plan is not None and plan.task == "regression",
@@ -78,7 +78,7 @@ def settings_of(options: argparse.Namespace, plan: LabelPlan | None) -> ProbeSet
 def folds_of(options: argparse.Namespace, place: str | Path | None, plan: LabelPlan | None) -> list[LabelledData]:
     """The labelled data that the command line names, of each fold."""
     columns = {"audio_column": options.audio_column, "label_column": options.label_column}
-    sizes = {"train_size": options.train_size, "test_size": options.test_size} if options.data == SCENES else {}
+    sizes = {"train_size": options.train_size or 512, "test_size": options.test_size or 256}
     return load_folds(
         place,
         plan=plan,
@@ -86,7 +86,7 @@ def folds_of(options: argparse.Namespace, place: str | Path | None, plan: LabelP
         task="frames" if options.probe == "frames" else options.task,
         on_bad_example=options.on_bad_example,
         **columns,
-        **sizes,
+        **(sizes if options.data == SCENES else {}),
     )
 
 
@@ -113,8 +113,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--fold", type=int, help="the fold that is tested; default: all of them in turn")
     parser.add_argument("--audio_column", help="default: the usual names")
     parser.add_argument("--label_column", help="default: the usual names")
-    parser.add_argument("--train_size", type=int, default=512, help="training scenes (sound_scenes only)")
-    parser.add_argument("--test_size", type=int, default=256, help="test scenes (sound_scenes only)")
+    parser.add_argument("--train_size", type=int, help="training scenes (sound_scenes only; default: 512)")
+    parser.add_argument("--test_size", type=int, help="test scenes (sound_scenes only; default: 256)")
     parser.add_argument("--seeds", type=int, default=3, help="probes that are trained, with seeds 42, 43, ...")
     parser.add_argument("--clip_seconds", type=float, help="length of all clips; default: the plan's, or as they are")
     parser.add_argument("--learning_rates", type=float, nargs="+", default=(), help="default: the protocol's own")
@@ -129,6 +129,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         parser.error("give a model, or --every_checkpoint RUN")
     if options.every_checkpoint and options.random_weights:
         parser.error("--random_weights needs a model, not --every_checkpoint")
+    if options.data != SCENES and (options.train_size, options.test_size) != (None, None):
+        parser.error(f"--train_size and --test_size are of {SCENES} alone, got --data {options.data}")
     return options
 
 

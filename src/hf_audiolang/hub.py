@@ -13,8 +13,9 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
-from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub.hf_api import ModelInfo, RepoSibling
 from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from .hub_staging import find_part, is_shared_name, stage
 
@@ -107,14 +108,14 @@ def _send(plan: PushPlan, folder: Path, options: PushOptions) -> str:
     if plan.base_model is not None:
         _check_base(api, plan.base_model)
     api.create_repo(plan.repo_id, private=options.private or None, exist_ok=True)
-    if options.revision is not None:
-        api.create_branch(plan.repo_id, branch=options.revision, exist_ok=True)
-    before = api.repo_info(plan.repo_id, revision=options.revision)
-    if options.private and not before.private:
+    if options.private and not api.repo_info(plan.repo_id).private:
         raise ValueError(
             f"`private` is set, but `{plan.repo_id}` exists already and is public, so everybody would see the push. "
             "Make it private in its settings first, or choose another name."
         )
+    if options.revision is not None:
+        api.create_branch(plan.repo_id, branch=options.revision, exist_ok=True)
+    before = api.repo_info(plan.repo_id, revision=options.revision)
     additions = [CommitOperationAdd(name, str(folder / name)) for name in plan.files]
     old = {item.rfilename for item in before.siblings or [] if is_shared_name(item.rfilename)}
     commit = api.create_commit(  # and not `upload_folder`, which makes several commits of a slow upload
@@ -124,7 +125,7 @@ def _send(plan: PushPlan, folder: Path, options: PushOptions) -> str:
         revision=options.revision,
         parent_commit=before.sha,
     )
-    _check_arrived(plan, api.repo_info(plan.repo_id, revision=commit.oid, files_metadata=True))
+    _check_arrived(plan, folder, api.repo_info(plan.repo_id, revision=commit.oid, files_metadata=True))
     return f"{api.endpoint}/{plan.repo_id}" + (f"/tree/{options.revision}" if options.revision else "")
 
 
@@ -136,15 +137,23 @@ def _check_base(api: HfApi, base_model: str) -> None:
         )
 
 
-def _check_arrived(plan: PushPlan, after: ModelInfo) -> None:
-    """Every file of the plan is listed with its size."""
-    there = {item.rfilename: item.size for item in after.siblings or []}
-    missing = [name for name, size in plan.files.items() if there.get(name) != size]
+def _check_arrived(plan: PushPlan, folder: Path, after: ModelInfo) -> None:
+    """Every file of the plan is listed with the checksum of its content, not that of an older one of its size."""
+    there = {item.rfilename: item for item in after.siblings or []}
+    missing = [name for name in plan.files if not (name in there and _is_same(folder / name, there[name]))]
     if missing:
         raise ConnectionError(
-            f"`{plan.repo_id}` lacks {len(missing)} of {len(plan.files)} files after the commit, or has them in "
-            f"another size, for instance {missing[0]!r}. Push it again."
+            f"`{plan.repo_id}` lacks {len(missing)} of {len(plan.files)} files after the commit, or has other "
+            f"contents in them, for instance {missing[0]!r}. Push it again."
         )
+
+
+def _is_same(path: Path, listed: RepoSibling) -> bool:
+    """Whether a listed file has the content of a local one: by SHA-256 if the Hub keeps it apart, else as git does."""
+    if listed.lfs is None:
+        return listed.blob_id == git_hash(path.read_bytes())
+    with path.open("rb") as file:
+        return listed.lfs.sha256 == sha_fileobj(file).hex()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_audiolang authors
 # Licensed under the Apache License, Version 2.0.
-"""Paths of this machine in what is shared: taken out of configurations, refused in texts."""
+"""Paths of a machine in what is shared: taken out of configurations, refused in texts, as tokens are."""
 
 import json
 import re
@@ -9,8 +9,16 @@ from pathlib import Path
 # Tokens and classes may look like anything ("/m/04rlf"), and come from no machine.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")
 CLASSES = ("id2label", "label2id")
+_NAME = r"[^\s\"'`)\]/]+"
 _REST = r"[^\s\"'`)\]]*"
-_USUAL_PLACE = re.compile(rf"(?<![\w./:~-])(?:/(?:home|Users|root|mnt|work|tmp|scratch)/|[A-Za-z]:\\\\?)\w{_REST}")
+# a usual place of files, a home, a drive, or three names after each other; a web address has its host before them
+_PATH = (
+    rf"(?<![\w./:~-])(?:/(?:home|Users|root|mnt|work|tmp|scratch|data|media|Volumes)/\w{_REST}|~/\w{_REST}"
+    rf"|(?:/{_NAME}){{3,}}|[A-Za-z]:\\\\?\w{_REST})|file://{_REST}"
+)
+_TOKEN = r"\bhf_[A-Za-z0-9]{30,}"
+_PRIVATE = re.compile(rf"{_PATH}|{_TOKEN}")
+_ABSOLUTE = re.compile(r"(?:/[^/]+){2,}/?|~/.*|file://.*|[A-Za-z]:\\.*")
 
 
 def clean_json(path: Path) -> None:
@@ -24,22 +32,23 @@ def clean_json(path: Path) -> None:
 
 
 def refuse_paths(folder: Path) -> None:
-    """Makes sure that no text of a folder names a path of this machine.
+    """Makes sure that no text of a folder names a path of a machine, or holds a token of the Hub.
 
     Raises:
         ValueError: if one does; names file, line and path.
     """
     ours = [str(place) for place in (Path.home(), Path.cwd()) if len(place.parts) > 2]
-    pattern = re.compile("|".join([_USUAL_PLACE.pattern, *(re.escape(place) + _REST for place in ours)]))
+    pattern = re.compile("|".join([_PRIVATE.pattern, *(re.escape(place) + _REST for place in ours)]))
     for path in sorted(folder.iterdir()):
         if path.suffix not in (".json", ".md", ".jinja") or path.name in VOCABULARIES:
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             found = pattern.search(line)
             if found:
+                what = "holds a token" if found[0].startswith("hf_") else f"names a path of one machine, {found[0]!r}"
                 raise ValueError(
-                    f"Line {number} of `{path.name}` names a path of one machine, {found[0]!r}, which others would "
-                    "read. Take it out of the folder's file first."
+                    f"Line {number} of `{path.name}` {what}, which others would read. Take it out of the folder's "
+                    "file first."
                 )
 
 
@@ -54,10 +63,7 @@ def _without_paths(value: object) -> object:
 
 
 def _is_local_path(value: object) -> bool:
-    if not isinstance(value, str) or "\n" in value:
-        return False
-    is_here = value.startswith("/") and len(Path(value).parts) > 2 and Path(value).exists()
-    return is_here or value.startswith("~/") or _USUAL_PLACE.match(value) is not None
+    return isinstance(value, str) and "\n" not in value and _ABSOLUTE.fullmatch(value) is not None
 
 
 __all__ = ["clean_json", "refuse_paths"]

@@ -47,6 +47,8 @@ def find_part(source: str | Path, part: str = "model") -> Path:
         raise ValueError(f"Unknown `part` {part!r}. Choose one of {list(PARTS)}.")
     folder = Path(source).expanduser()
     is_run = not (folder / CONFIG).is_file() and not (folder / ADAPTER_CONFIG).is_file()
+    if not is_run and part == "adapter" and weight_files(folder) != [ADAPTER_WEIGHTS]:
+        raise ValueError(f"`part` is {part!r}, but `source` {str(source)!r} is a model. Give the run that has both.")
     folder = folder / part if is_run else folder
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -85,7 +87,7 @@ def stage(
 
     Args:
         source: folder with weights, of `find_part`.
-        target: is made.
+        target: is made; removed again if it is refused.
         repo_id: what the card's commands call the model: its Hub id, or a folder.
         with_code: add the source files.
         max_shard_size: save the weights again in files of at most this size.
@@ -106,17 +108,26 @@ def stage(
     if not is_adapter and base_model is not None:
         raise ValueError(f"`base_model` is {base_model!r}, but `{source}` is no adapter. Leave it out.")
     target.mkdir(parents=True)
+    try:
+        _fill(source, target, with_code=with_code, max_shard_size=max_shard_size)
+        if base is not None:
+            _name_base(target / ADAPTER_CONFIG, base)
+        for path in target.glob("*.json"):
+            clean_json(path)
+        write_shared_card(source, target / CARD, repo_id, base)
+        refuse_paths(target)
+    except BaseException:
+        shutil.rmtree(target)  # what is not shared is not left to be shared by hand
+        raise
+    return base
+
+
+def _fill(source: Path, target: Path, *, with_code: bool, max_shard_size: str | None) -> None:
+    """Copies the files to share; saves the model again where the options say so."""
     for name in _shared_files(source):
         shutil.copyfile(source / name, target / name)
     if with_code or max_shard_size:
         _save_again(source, target, with_code=with_code, max_shard_size=max_shard_size)
-    if base is not None:
-        _name_base(target / ADAPTER_CONFIG, base)
-    for path in target.glob("*.json"):
-        clean_json(path)
-    write_shared_card(source, target / CARD, repo_id, base)
-    refuse_paths(target)
-    return base
 
 
 def _shared_files(source: Path) -> list[str]:

@@ -5,6 +5,7 @@
 Only what the run knows is written: no value, data set or licence is invented.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -154,7 +155,7 @@ def evaluation_metadata(report: Mapping[str, object]) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=task_type,
-            dataset_type=data_of_task[task].lower().replace(" ", "-"),
+            dataset_type=_dataset_type(data_of_task[task]),
             dataset_name=data_of_task[task],
             metric_type=metric_type,
             metric_name=metric,
@@ -183,6 +184,13 @@ def _pipeline_tag(*, is_captioner: bool, embeds_text: bool) -> str:
     if is_captioner:
         return "audio-text-to-text"
     return "zero-shot-audio-classification" if embeds_text else "feature-extraction"
+
+
+def _dataset_type(name: str) -> str:
+    """A data set's name as the Hub takes it in results: letters, digits, `_`, `-`, `.`, one `/` after an owner."""
+    *owner, own_name = name.lower().split("/")[-2:]
+    parts = [re.sub(r"[^a-z0-9_-]+", "-", part).strip("-") for part in owner]
+    return "/".join([*filter(None, parts), re.sub(r"[^a-z0-9_.-]+", "-", own_name).strip("-") or "data"])
 
 
 def public_start(name: str) -> str:

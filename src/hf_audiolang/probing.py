@@ -27,6 +27,7 @@ from .evaluation.probe_protocol import ProbeSettings
 from .evaluation.probes import probe_table, run_probe
 from .evaluation.report import collect
 from .evaluation.results import TaskResult
+from .hub_staging import EXTRACTOR_FILES
 from .inference import check_model_folder
 from .models.modeling_audio_encoders import AUDIO_MODELS
 from .training.checkpoint import read_progress
@@ -173,11 +174,16 @@ def _run_parts(run: Path) -> tuple[str, PreTrainedConfig, FeatureExtractionMixin
     begun = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     names = [str(run / "model"), begun.get("model_config"), begun.get("model")]
     name = next((name for name in names if name and _has(name, "config.json")), None)
-    extractors = [str(run / "processor"), name]
-    extractor = next((place for place in extractors if place and _has(place, "preprocessor_config.json")), None)
-    if name is None or extractor is None:
+    if name is None:
         raise FileNotFoundError(
             f"`run` {str(run)!r} has no exported model, and its run.yaml names no model that is there. Give the "
+            "folder of a run, where it was trained."
+        )
+    places = [str(run / "processor"), name]
+    extractor = next((place for place in places if any(_has(place, file) for file in EXTRACTOR_FILES)), None)
+    if extractor is None:
+        raise FileNotFoundError(
+            f"`run` {str(run)!r} has no feature extractor: none of {list(EXTRACTOR_FILES)} is in {places}. Give the "
             "folder of a run, where it was trained."
         )
     return name, AutoConfig.from_pretrained(name), AutoFeatureExtractor.from_pretrained(extractor)

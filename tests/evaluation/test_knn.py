@@ -2,6 +2,8 @@
 # Licensed under the Apache License, Version 2.0.
 """Nearest neighbours: votes by hand, scale and order of the clips, and the values of an encoder."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from evaluation_fakes import unit
@@ -69,6 +71,9 @@ def test_one_label_gives_accuracy_and_several_give_the_map_of_the_votes(tmp_path
     assert found.values == {"knn/accuracy": [0.9]}
     assert found.chance == {"knn/accuracy": 1 / 3}
     assert found.num_clips == 10
+    before = encoder.num_clips
+    knn.score_fold(encoder, FrameExtractor(), replace(data, validation=data.test), ProbeSettings())
+    assert encoder.num_clips == before + 70  # validation clips are not encoded
 
     rng = np.random.default_rng(3)
     rows = [rng.permutation(3)[: rng.integers(0, 3)] for _ in range(80)]

@@ -214,6 +214,16 @@ def test_numbers_are_predicted_and_scored_by_r2():
     assert layer_scores(sets, ("arousal", "valence"), "numbers", seeds=[42], recipe=QUICK).num_clips == 60
     with pytest.raises(ValueError, match=r"Record '0' must have 3 numbers as labels, got \['.*Write one for each"):
         layer_scores(sets, ("a", "b", "c"), "numbers", seeds=[42], recipe=QUICK)
+    sets["dev"] = numbers(1, 5)
+    with pytest.raises(ValueError, match=r"The 1 validation clips all have the same `a`, .*: R2 is not defined"):
+        layer_scores(sets, ("a", "b"), "numbers", seeds=[42], recipe=QUICK)
+
+
+def test_a_probe_that_diverges_is_no_result():
+    sets = sets_of(60, 30, 30)
+    wild = replace(QUICK, learning_rates=(1e30,))
+    with pytest.raises(ValueError, match=r"NaN or infinite values at each learning rate of \(1e\+30,\)"):
+        layer_scores(sets, CLASSES, "single", seeds=[42], recipe=wild)
 
 
 def three_classes(count, seed):

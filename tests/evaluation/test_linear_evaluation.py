@@ -101,8 +101,27 @@ def test_probes_that_still_learn_in_the_last_epoch_are_named():
     found = linear_scores(sets, CLASSES, is_multi_label=False, seeds=[42, 43], recipe=slow)
     assert found.details["epochs"] == [9, 9]
     assert "The best epoch of 2 of 2 probes was the last one, 9" in found.notes[0]
+    perfect = replace(slow, learning_rates=(0.3,))
+    found = linear_scores(sets, CLASSES, is_multi_label=False, seeds=[42], recipe=perfect)
+    assert (found.details["epochs"], found.details["dev_scores"], found.notes) == (
+        [9],
+        [1.0],
+        [],
+    )  # of equals the last
     fast = replace(RECIPE, learning_rates=(0.3,), takes_last_equal=False)
     assert not linear_scores(sets, CLASSES, is_multi_label=False, seeds=[42], recipe=fast).notes
+
+
+def test_a_probe_that_diverges_is_no_result():
+    sets = {name: features_of(*noisy(40, seed, False, 0.1)) for seed, name in enumerate(("train", "dev", "test"))}
+    options = {"is_multi_label": False, "seeds": [42]}
+    recipe = replace(RECIPE, num_epochs=9, learning_rates=(1e38,))
+    with pytest.raises(ValueError, match=r"NaN or infinite values at each of 1 learning rates\. Give lower"):
+        linear_scores(sets, CLASSES, recipe=recipe, **options)
+    found = linear_scores(sets, CLASSES, recipe=replace(recipe, learning_rates=(1e38, 0.3)), **options)
+    alone = linear_scores(sets, CLASSES, recipe=replace(recipe, learning_rates=(0.3,)), **options)
+    assert found.details["learning_rates"] == [0.3]
+    assert found.values == alone.values
 
 
 def three_classes(count, seed, tail=()):

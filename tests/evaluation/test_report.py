@@ -204,6 +204,16 @@ def test_the_embedded_data_gives_events_and_phrases_by_the_words_of_its_classes(
     assert card["detection/PSDS1_no_spread"].dataset_name == "synthetic-scenes v1 test"
 
 
+@pytest.mark.parametrize(
+    ("name", "dataset_type"),
+    [("ashraq/esc50", "ashraq/esc50"), ("My Sounds, v1", "my-sounds-v1"), ("Geräusche", "ger-usche"), ("音", "data")],
+)
+def test_results_name_their_data_as_the_hub_takes_it(name, dataset_type):
+    report = {"zero_shot/accuracy": 0.5, "records": [{"task": "zero_shot", "data": name}]}
+    (entry,) = evaluation_metadata(report)
+    assert (entry.dataset_name, entry.dataset_type) == (name, dataset_type)
+
+
 def test_own_clips_are_measured_by_what_they_are_annotated_with():
     audio = np.eye(4, dtype=np.float32)
     model, processor = TableModel(audio, audio), TableProcessor()

@@ -22,6 +22,13 @@ from huggingface_hub import ModelCard
 REGULAR_SUFFIXES = (".json", ".md", ".py", ".txt", ".jinja", ".gitattributes")
 
 
+DATASET_TYPE = r"(?:[\w-]+/)?[\w.-]+"  # of results in a card's metadata
+
+
+def fits(dataset_type: str) -> bool:
+    return re.fullmatch(DATASET_TYPE, dataset_type, flags=re.ASCII) is not None
+
+
 @dataclass
 class Repo:
     """One repository: branch or commit -> files."""
@@ -45,11 +52,13 @@ class LoopbackHub:
     """The server.
 
     `fails_on` has regular expressions over "METHOD path" of requests, with the status that they get; status 0 cuts the
-    connection without an answer. `loses` is one over "owner/name/file" of what a commit leaves out.
+    connection without an answer. `loses` is one over "owner/name/file" of what a commit leaves out, `ignores` of what
+    the Hub asks a client not to send.
     """
 
     def __init__(self, users: dict[str, str], fails_on: dict[str, int] | None = None, loses: str | None = None):
         self.users, self.fails_on, self.loses = users, fails_on or {}, loses
+        self.ignores: str | None = None
         self.repos: dict[str, Repo] = {}
         self.blobs: dict[str, bytes] = {}
         self.requests: list[str] = []
@@ -182,7 +191,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def validate(self) -> None:
         try:
-            ModelCard(json.loads(self.body)["content"], ignore_metadata_errors=False)
+            card = ModelCard(json.loads(self.body)["content"], ignore_metadata_errors=False)
+            wrong = [result.dataset_type for result in card.data.eval_results or [] if not fits(result.dataset_type)]
+            if wrong:
+                raise ValueError(f'"model-index[0].results[0].dataset.type" fails to match {DATASET_TYPE}: {wrong}')
         except ValueError as error:
             self.answer(400, {"errors": [{"message": str(error)}], "warnings": []})
             return
@@ -197,7 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
             {
                 "path": item["path"],
                 "uploadMode": "regular" if item["path"].endswith(REGULAR_SUFFIXES) else "lfs",
-                "shouldIgnore": False,
+                "shouldIgnore": bool(self.hub.ignores and re.search(self.hub.ignores, f"{repo_id}/{item['path']}")),
                 "oid": None,
             }
             for item in files
@@ -257,10 +269,19 @@ class _Handler(BaseHTTPRequestHandler):
         if files is None:
             self.answer(404, {"error": "Revision not found"}, {"X-Error-Code": "RevisionNotFound"})
             return
-        sizes = {name: {"size": len(data)} if "blobs" in self.query else {} for name, data in files.items()}
-        siblings = [{"rfilename": name, **sizes[name]} for name in sorted(files)]
+        siblings = [{"rfilename": name, **self._metadata(name, files[name])} for name in sorted(files)]
         about = {"id": repo_id, "sha": repo.sha(revision), "siblings": siblings, "private": repo.private, "tags": []}
         self.answer(200, about)
+
+    def _metadata(self, name: str, data: bytes) -> dict[str, object]:
+        if "blobs" not in self.query:
+            return {}
+        content = data
+        found = {"size": len(data)}
+        if not name.endswith(REGULAR_SUFFIXES):
+            found["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+            content = f"version https://git-lfs.github.com/spec/v1\noid sha256:{found['lfs']['sha256']}\n".encode()
+        return {**found, "blobId": hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()}
 
     def tree(self, repo_id: str, revision: str, folder: str | None = None) -> None:
         repo = self.repo_of(repo_id)

@@ -130,10 +130,11 @@ def pushes(run) -> dict[str, tuple[list[str], str]]:
         "cut": (["me/cut"], "secret"),
         "stuck": (["me/stuck"], "secret"),
         "lossy": (["me/lossy"], "secret"),
+        "stale": (["me/stale"], "secret"),
         "nowhere": (["me/nowhere"], "secret"),
         "dry": (["me/dry", "--dry-run"], "secret"),
         "again": (["me/again", "--max-shard-size", "50KB"], "secret"),
-        "not private": (["me/again", "--private"], "secret"),
+        "not private": (["me/again", "--private", "--revision", "v9"], "secret"),
         "captioner": (["me/captioner", "--part", "captioner"], "secret"),
         "no base": (["me/adapter", "--part", "adapter", "--base-model", "me/absent"], "secret"),
         "adapter": (["me/adapter", "--part", "adapter", "--base-model", "me/again"], "secret"),
@@ -161,6 +162,9 @@ def pushed(run_folder, tmp_path_factory):
             "talk/config.json": b"kept",
         }
         hub.repos["me/again"] = Repo(private=False, branches={"main": old})
+        size = (run_folder / "model" / "model.safetensors").stat().st_size
+        hub.repos["me/stale"] = Repo(private=False, branches={"main": {"model.safetensors": bytes(size)}})
+        hub.ignores = "^me/stale/model.safetensors"
         environment["HF_ENDPOINT"] = hub.endpoint
         calls = {
             name: ([str(run_folder), *words], token, NOWHERE if name == "nowhere" else hub.endpoint)
@@ -206,6 +210,7 @@ def test_a_push_is_one_commit_of_cleaned_files_with_flags_and_shards(pushed, run
         ("cut", "The Hub cannot be reached to push `me/cut`, or the connection broke"),
         ("stuck", "The upload to `me/stuck` failed"),
         ("lossy", "`me/lossy` lacks 1 of 6 files"),
+        ("stale", "other contents in them, for instance 'model.safetensors'"),  # of the same size
         ("nowhere", "The Hub cannot be reached to push `me/nowhere`"),
         ("not private", "`me/again` exists already and is public"),
         ("no base", "`me/absent`, which is not on the Hub"),
@@ -217,13 +222,19 @@ def test_a_push_that_did_not_arrive_is_never_called_done(pushed, name, message):
     assert message in error
     repo_id = pushes(None)[name][0][0]
     untouched = [repo.num_commits == 0 for owner, repo in pushed.repos.items() if owner == repo_id]
-    assert all(untouched) or name in ("lossy", "not private", "no base")  # of these one commit is another push's
+    assert all(untouched) or name in (
+        "lossy",
+        "stale",
+        "not private",
+        "no base",
+    )
 
 
 def test_a_new_push_replaces_an_old_one_and_leaves_other_files(pushed):
     repo = pushed.repos["me/again"]
     files = repo.branches["main"]
     assert repo.num_commits == 1
+    assert set(repo.branches) == {"main"}  # the refused private push has made none
     assert not {"model.safetensors", "layers_mlp.py"} & set(files)  # it would be loaded in place of the new weights
     assert (files["figure.png"], files["talk/config.json"]) == (b"kept", b"kept")
 

@@ -77,6 +77,8 @@ def test_folders_without_weights_and_wrong_options_are_refused(saved, tmp_path):
         plan_push(saved.parent, "me/tiny", PushOptions(part="captioner"))
     with pytest.raises(ValueError, match="Unknown `part`"):
         plan_push(saved.parent, "me/tiny", PushOptions(part="decoder"))
+    with pytest.raises(ValueError, match=r"`part` is 'adapter', but `source` .* is a model"):
+        plan_push(saved, "me/tiny", PushOptions(part="adapter"))
     with pytest.raises(ValueError, match="is no adapter"):
         plan_push(saved, "me/tiny", PushOptions(base_model="me/base"))
 
@@ -133,6 +135,10 @@ def test_weights_that_may_not_be_passed_on_stay_here(folder, card):
         f"model = load('{HOME}/runs/best')",
         r"saved as C:\Users\someone\best",
         "see {place}/notes",
+        "trained on /data/someone and more",
+        "trained on /content/drive/sounds",
+        "trained on ~/sounds",
+        "trained on file:///srv/a",
     ],
 )
 def test_a_path_of_a_machine_in_a_text_is_refused_with_its_place(folder, monkeypatch, line):
@@ -144,13 +150,21 @@ def test_a_path_of_a_machine_in_a_text_is_refused_with_its_place(folder, monkeyp
     plan_push(folder, "me/tiny")  # control
 
 
+def test_a_token_in_a_text_is_refused_and_not_repeated(folder):
+    token = "hf_" + "aB3" * 12
+    (folder / "README.md").write_text(f"login(token='{token}')\n")
+    with pytest.raises(ValueError, match=r"Line 1 of `README.md` holds a token") as found:
+        plan_push(folder, "me/tiny")
+    assert token not in str(found.value)
+
+
 def test_configurations_are_cleaned_of_paths_and_of_nothing_else(folder, tmp_path):
     path = folder / "config.json"
     content = json.loads(path.read_text()) | {"id2label": {"0": "/m/04rlf", "1": "/t/dd00067"}, "label2id": {}}
     private = {
         "_name_or_path": "runs/base",
         "text_embedding_model": f"{HOME}/texts",
-        "sources": [str(tmp_path), "org/kept"],
+        "sources": [str(tmp_path), "/nowhere/here", "~/sounds", "org/kept"],
     }
     path.write_text(json.dumps(content | private))
     found = json.loads(staged(folder, tmp_path / "new")["config.json"])
@@ -177,6 +191,10 @@ def test_the_script_writes_the_folder_that_push_would_send(folder, tmp_path, mon
     assert again["README.md"] == 'pipeline("x", model="me/tiny")\n'  # and it can be pushed from there
     assert script.main([str(folder.parent), "shared/mine"]) == 2
     assert "exists already" in capsys.readouterr().err
+    (folder / "README.md").write_text(f"trained on {HOME}\n")
+    assert script.main([str(folder.parent), "shared/refused"]) == 2
+    assert "names a path of one machine" in capsys.readouterr().err
+    assert not (tmp_path / "shared" / "refused").exists()
 
 
 @pytest.mark.parametrize("start", [0, 1, 2, 3])

@@ -18,6 +18,7 @@ from tiny import (
     tiny_htsat_config,
     tiny_m2d_clap_config,
     tiny_mga_clap_config,
+    tiny_processor,
     tiny_slap_audio_config,
     tiny_slap_config,
     tiny_zipformer_config,
@@ -144,15 +145,16 @@ def test_numbers_of_a_regression_plan_are_predicted(tmp_path):
         load_folds(None, plan=plan)
 
 
-@pytest.fixture
-def run_folder(tmp_path, monkeypatch):
+@pytest.fixture(params=["with tokenizer", "sounds alone"])
+def run_folder(tmp_path, monkeypatch, request):
     """A run of the tiny SLAP of which the checkpoints of steps 2 and 4 are kept, with its exported model."""
     monkeypatch.setattr(checkpoints, "_remove_others", lambda *_: None)
     folder = tmp_path / "run"
     config = toy_config(folder, "--max_steps", "4", "--save_steps", "2", "--warmup_steps", "1")
     model, _ = run_slap(config)
     model.slap.save_pretrained(folder / "model")
-    EXTRACTOR.save_pretrained(folder / "processor")
+    processor = tiny_processor() if request.param == "with tokenizer" else EXTRACTOR
+    processor.save_pretrained(folder / "processor")
     (folder / "checkpoints" / "step_00000003").mkdir()  # half removed: no progress.json
     return folder
 
@@ -180,6 +182,11 @@ def test_each_checkpoint_gives_its_own_encoder(run_folder, tmp_path, monkeypatch
     with pytest.raises(FileNotFoundError, match=r"has no exported model, and its run.yaml names no model that"):
         probe_checkpoints(run_folder, "knn", folds, ProbeSettings())
     settings["model_config"] = str(tmp_path / "elsewhere")
+    (run_folder / "processor").rename(tmp_path / "put away")
+    (run_folder / "run.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(FileNotFoundError, match="has no feature extractor: none of"):
+        probe_checkpoints(run_folder, "knn", folds, ProbeSettings())
+    (tmp_path / "put away").rename(run_folder / "processor")
     (run_folder / "run.yaml").write_text(yaml.safe_dump(settings))
     again = probe_checkpoints(run_folder, "knn", folds, ProbeSettings(), "cpu")
     assert [dict(result) for _, result in again] == [dict(result) for _, result in points]
@@ -244,6 +251,11 @@ def test_the_script_takes_the_length_of_the_clips_from_a_plan(tmp_path, capsys):
     capsys.readouterr()
     assert script().main([*command, "--fold", "7"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("probe.py: `fold` is 7, but ")
+    assert script().main([*command, "--clip_seconds", "0"]) == 2
+    assert "`clip_seconds` must be positive, got 0.0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script().main([*command, "--train_size", "9"])
+    assert "--train_size and --test_size are of sound_scenes alone" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         script().main(["--probe", "knn"])
 

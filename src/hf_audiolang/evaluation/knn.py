@@ -37,7 +37,7 @@ def score_fold(
         TooManyBadExamples: if more clips are bad than `settings.reading` allows.
         ValueError: if training or test clips are missing, a label is no class, or a feature is zero.
     """
-    sets = unit_features(model, processor, data, settings)
+    sets = unit_features(model, processor, data, settings, ("train", "test"))
     train, test = sets["train"], sets["test"]
     known = label_targets(train.records, data.classes, is_multi_label=True)  # (N, C): a row of votes per clip
     votes = neighbour_votes(train.clip_means(), known, test.clip_means())

@@ -101,6 +101,7 @@ def layer_scores(
     """
     recipe = recipe or LayerRecipe()
     clips = {name: _clips(features, classes, kind, device) for name, features in sets.items()}
+    _check_numbers(clips, classes, kind)
     chosen = [
         _choose(train, dev, len(classes), layer, seed, recipe)
         for seed, (train, dev) in zip(seeds, _splits(clips, sets["train"], kind, seeds), strict=True)
@@ -153,6 +154,21 @@ def _clips(
         targets = label_targets(features.records, classes, kind == "multi")
     parts = (features.rows, features.lengths, targets)
     return LayerClips(*(torch.from_numpy(part).to(device) for part in parts), kind)
+
+
+def _check_numbers(clips: dict[str, LayerClips], classes: Sequence[str], kind: TargetKind) -> None:
+    """R2 needs numbers that differ, of the clips that choose and of those that are tested."""
+    for name in ("dev", "test") if kind == "numbers" else ():
+        if name not in clips:
+            continue
+        targets = clips[name].targets
+        for number, column in zip(classes, targets.T, strict=True):
+            if (column == column[0]).all():
+                part = "validation" if name == "dev" else "test"
+                raise ValueError(
+                    f"The {len(targets)} {part} clips all have the same `{number}`, {column[0].item():g}: R2 is not "
+                    "defined. Give clips that differ."
+                )
 
 
 def _numbers(record: Record, num_outputs: int) -> list[float]:

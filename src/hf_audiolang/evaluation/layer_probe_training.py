@@ -139,9 +139,18 @@ def train_best(train: LayerClips, dev: LayerClips, num_outputs: int, seed: int, 
         num_outputs: C.
         seed: draws first weights, order and dropout.
         recipe: how probes are trained.
+
+    Raises:
+        ValueError: if no learning rate gives finite values.
     """
     runs = [_train(train, dev, num_outputs, seed, rate, recipe) for rate in recipe.learning_rates]
-    return max(runs, key=lambda run: run.merit)
+    best = max(runs, key=lambda run: run.merit)
+    if best.epoch == 0:
+        raise ValueError(
+            f"The probes gave NaN or infinite values at each learning rate of {recipe.learning_rates}. Give lower "
+            "`learning_rates`."
+        )
+    return best
 
 
 def clip_outputs(probe: LayerMlp, clips: LayerClips) -> Tensor:
@@ -176,10 +185,12 @@ def _train(
         probe = LayerMlp(num_layers, width, num_outputs, recipe).to(train.rows.device)
         optimizer = torch.optim.Adam(probe.parameters(), lr=learning_rate)
         schedule = ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=recipe.plateau_patience)
-        best = LayerRun(probe, learning_rate, 0, -np.inf, np.inf)
+        best, weights = LayerRun(probe, learning_rate, 0, -np.inf, np.inf), probe.state_dict()
         for epoch in range(1, recipe.num_epochs + 1):
             _train_epoch(probe, optimizer, train, recipe.batch_rows)
             outputs = clip_outputs(probe, dev)
+            if not outputs.isfinite().all():
+                break
             score = output_score(outputs.cpu().numpy(), dev.targets.cpu().numpy(), dev.kind)
             found = LayerRun(probe, learning_rate, epoch, score, output_loss(outputs, dev.targets, dev.kind).item())
             schedule.step(score)

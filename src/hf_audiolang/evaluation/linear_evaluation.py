@@ -39,8 +39,9 @@ def score_fold(
     Args:
         model: a system or an audio encoder; weights and modes stay as they are.
         processor: holds the model's feature extractor, or is it.
-        data: labelled clips; without validation clips a tenth of each class of the training clips chooses the epoch,
-            another one for each seed.
+        data: labelled clips; the validation clips choose the epoch, the same for each seed; without any a tenth of
+            each class of the training clips does, another one for each seed. They do not count in the standardisation
+            if they came as validation clips.
         settings: seeds, length of the clips, learning rates.
 
     Raises:
@@ -59,12 +60,17 @@ def score_fold(
 
 
 def unit_features(
-    model: nn.Module, processor: AudioProcessor, data: LabelledData, settings: ProbeSettings
+    model: nn.Module,
+    processor: AudioProcessor,
+    data: LabelledData,
+    settings: ProbeSettings,
+    names: Sequence[str] = ("train", "dev", "test"),
 ) -> dict[str, FrozenFeatures]:
-    """Clip features of the parts "train", "dev" (the validation clips, if there are any) and "test"."""
+    """Clip features of the parts "train", "dev" (the validation clips, if there are any) and "test", as named."""
     sets = {
         name: clip_features(model, processor, records, settings.reading, settings.cache_dir, cut=settings.cut_of(name))
         for name, records in parts_of(data).items()
+        if name in names
     }
     check_single_labels({name: features.records for name, features in sets.items()}, data.is_multi_label)
     return sets
@@ -116,17 +122,17 @@ def linear_scores(
         "num_classes_scored": of_seeds[0]["n_classes_scored"],
     }
     values = {name: [of_seed["score"] for of_seed in of_seeds]}
-    notes = _notes(details["epochs"], recipe)
+    notes = _notes(details["epochs"], details["dev_scores"], recipe)
     return ProbeScores(values, {name: of_seeds[0]["chance"]}, len(asked.targets), [], details, notes)
 
 
-def _notes(epochs: Sequence[int], recipe: ProbeRecipe) -> list[str]:
-    num_late = sum(epoch == recipe.num_epochs for epoch in epochs)
-    if num_late == 0:
+def _notes(epochs: Sequence[int], dev_scores: Sequence[float], recipe: ProbeRecipe) -> list[str]:
+    is_late = [epoch == recipe.num_epochs and score < 1 for epoch, score in zip(epochs, dev_scores, strict=True)]
+    if not any(is_late):
         return []
     return [
-        f"The best epoch of {num_late} of {len(epochs)} probes was the last one, {recipe.num_epochs}: they were still "
-        "learning. Higher `learning_rates` may show more, above all on few clips."
+        f"The best epoch of {sum(is_late)} of {len(epochs)} probes was the last one, {recipe.num_epochs}: they may "
+        "have been learning still. Higher `learning_rates` may show more, above all on few clips."
     ]
 
 

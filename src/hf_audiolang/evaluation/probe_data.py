@@ -102,7 +102,7 @@ def split_rows(labels: Sequence[Sequence[str]], num_dev: int | None, seeds: Sequ
     if num_dev == 0:
         raise ValueError(
             f"`train` has {len(labels)} clips, of which none can be split off without taking the last one of a "
-            "class. Pass `dev`, or add training clips."
+            "class. Give validation clips (`dev`, or a column `split`), or add some to train."
         )
     dev_rows = np.stack([rows[:num_dev] for rows in held_out])
     train_rows = np.stack([np.setdiff1d(np.arange(len(labels)), rows) for rows in dev_rows])

@@ -55,9 +55,10 @@ class ProbeSettings:
             raise ValueError(
                 f"`clip_seconds` must be positive, got {self.clip_seconds}. Leave it out for whole clips."
             )
-        if not all(rate > 0 for rate in self.learning_rates):
+        if not all(0 < rate <= 100 for rate in self.learning_rates):
             raise ValueError(
-                f"`learning_rates` must be positive, got {self.learning_rates}. Leave them out, or raise them."
+                f"`learning_rates` must lie between 0 and 100, got {self.learning_rates}. Leave them out, or give "
+                "others."
             )
 
     @property

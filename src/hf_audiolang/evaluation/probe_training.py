@@ -119,7 +119,16 @@ class Sweep:
         return np.full(self.epochs.shape, True) if recipe.patience is None else epoch - self.epochs < recipe.patience
 
     def best_rates(self) -> list[int]:
-        """For each seed the position of the learning rate with the best dev score; the first among equals."""
+        """For each seed the position of the learning rate with the best dev score; the first among equals.
+
+        Raises:
+            ValueError: if a seed has none with finite values.
+        """
+        if (self.epochs.max(axis=0) == 0).any():
+            raise ValueError(
+                f"The probes gave NaN or infinite values at each of {len(self.epochs)} learning rates. Give lower "
+                "`learning_rates`."
+            )
         num_rates, num_seeds = self.dev_scores.shape
         return [
             max(range(num_rates), key=lambda r: (self.dev_scores[r, z], -self.dev_losses[r, z]))
@@ -358,10 +367,10 @@ def _dev_values(
 def _keep_better(
     best: Sweep, weights: Weights, epoch: int, scores: np.ndarray, losses: np.ndarray, recipe: ProbeRecipe
 ) -> None:
-    """Takes over what is better than before, run by run; a run out of patience stays as it is."""
+    """Takes over what is finite and better than before, run by run; a run out of patience stays as it is."""
     wins_equal = (losses < best.dev_losses) | recipe.takes_last_equal
     is_better = (scores > best.dev_scores) | ((scores == best.dev_scores) & wins_equal)  # (R, Z)
-    is_better &= best.goes_on(epoch - 1, recipe)
+    is_better &= best.goes_on(epoch - 1, recipe) & np.isfinite(losses)
     best.dev_scores[is_better] = scores[is_better]
     best.dev_losses[is_better] = losses[is_better]
     best.epochs[is_better] = epoch
