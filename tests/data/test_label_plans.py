@@ -132,6 +132,7 @@ def test_prompts_are_those_of_m2d_clap():
         ("captions: {dog: 3}", r"`captions.dog` in .* is 3\. Write a text"),
         ("prompts: '{label}'", r"`prompts` in .* Write a list of texts"),
         ("splits: {train: train}", r"has no `source`, got None, but a revision, splits or subset_copy"),
+        ("table: meta/a.csv", r"has `table` 'meta/a.csv' and `sound_path` None\. Write both"),
         ("- esc50", "holds a list, not `key: value` lines"),
         ("a: [", "is not readable as YAML"),
     ],
@@ -207,6 +208,47 @@ def test_a_folder_may_have_the_columns_of_the_plan_or_the_usual_ones(tmp_path):
     assert load_labelled(folder, plan=plan).classes == ["cat", "dog", "rain"]
     write_table(folder, "file_name,label", "a.wav,x", "b.wav,y", "c.wav,x")
     assert load_labelled(folder, plan=plan).classes == ["x", "y"]
+
+
+def _plan_of(name):
+    return load_plan(next(path for path in PLANS if path.stem == name))
+
+
+def test_esc50_is_read_as_it_was_published(tmp_path):
+    names = [f"{fold}-100-A-{n}.wav" for fold in (1, 2) for n in range(2)]
+    folder = write_sounds(tmp_path / "ESC-50-master", [f"audio/{name}" for name in names])
+    rows = [f"{name},{name[0]},{name[-5]},{('dog', 'sea_waves')[int(name[-5])]},False,100,A" for name in names]
+    write_table(folder / "meta", "filename,fold,target,category,esc10,src_file,take", *rows, name="esc50.csv")
+    data = load_labelled(folder, plan=_plan_of("esc50"), fold=2)
+    assert data.classes == ["dog", "sea_waves"]
+    assert {id_: labels for id_, (part, labels) in all_clips(data).items() if part == "test"} == {
+        "audio/2-100-A-0.wav": ("dog",),
+        "audio/2-100-A-1.wav": ("sea_waves",),
+    }
+    write_table(folder / "meta", "name,fold,category", "a.wav,1,dog", name="esc50.csv")
+    with pytest.raises(ValueError, match=r"without 'filename' of the plan's `sound_path` 'audio/\{filename\}'"):
+        load_labelled(folder, plan=_plan_of("esc50"))
+    write_table(folder, "file_name,label", *(f"audio/{name},mine" for name in names[:3]), "audio/none.wav,x")
+    with pytest.raises(Exception, match=r"none\.wav"):  # a table of one's own comes first
+        load_labelled(folder, plan=_plan_of("esc50"), on_bad_example="error")
+
+
+def test_urbansound8k_is_read_as_it_was_published(tmp_path):
+    names = [f"{n}-{label}-0-0.wav" for n in range(2) for label in (3, 8)]
+    folder = write_sounds(tmp_path / "UrbanSound8K", [f"audio/fold{int(n[0]) + 1}/{n}" for n in names])
+    rows = [f"{n},{n[0]},0.0,0.1,1,{int(n[0]) + 1},{n[2]},x" for n in names]
+    header = "slice_file_name,fsID,start,end,salience,fold,classID,class"
+    write_table(folder / "metadata", header, *rows, name="UrbanSound8K.csv")
+    data = load_labelled(folder, plan=_plan_of("urbansound8k"), fold=1)
+    assert data.classes == ["dog_bark", "siren"]
+    assert list(data.folds) == [1, 2]
+    assert sorted(record.id for record in data.test) == ["audio/fold1/0-3-0-0.wav", "audio/fold1/0-8-0-0.wav"]
+
+
+def test_words_of_a_plan_for_other_classes_are_noted(tmp_path):
+    folder = write_sounds(tmp_path / "emotions", [f"{label}/{n}.wav" for label in ("ANG", "glad") for n in range(3)])
+    notes = load_labelled(folder, plan=_plan_of("crema_d")).notes
+    assert any("has words for ['DIS', 'FEA', 'HAP', 'NEU', 'SAD'], which are no classes" in note for note in notes)
 
 
 def test_names_of_a_plan_replace_those_of_the_feature_in_its_order(hub, tmp_path, monkeypatch):

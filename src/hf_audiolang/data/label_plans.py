@@ -37,16 +37,18 @@ class LabelPlan:
         source: Hub id; None for data that only a folder of one's own has.
         revision: branch, tag or commit of the Hub id.
         audio_column, label_column, split_column, fold_column: of the Hub id; tried first in a folder's table.
+        table: published table of labels, relative to the folder of the data; a metadata.csv in it is read first.
+        sound_path: where the sound of a row of `table` lies, relative to the folder: `audio/fold{fold}/{filename}`.
         task: "classification" (one label), "tagging" (any number), "frames" (events) or "regression" (numbers).
         splits: train, validation, test -> name of the split of the Hub id; empty takes what there is.
         folds: number of folds of the cross-validation.
-        prompts: templates with `{label}` for zero-shot classification.
+        prompts: templates with `{label}`, as `zero_shot.evaluate` takes them.
         label_names: label as the Hub id writes it, such as a number -> class name.
         captions: class name -> words that stand for it in a prompt.
         class_order: class names in the order of the label ids, or a rule in `ORDER_RULES`.
         num_classes: classes of the published data.
         unit_seconds: clips are cut or padded to this in probes and fine-tuning.
-        metric: the one that is reported.
+        metric: the one that papers report.
         sizes: clips of the published parts (`all` for all of them).
         subset_copy: whether the Hub id is a sub-sampled copy, on which results compare with none that are published.
     """
@@ -58,6 +60,8 @@ class LabelPlan:
     label_column: str | None = None
     split_column: str | None = None
     fold_column: str | None = None
+    table: str | None = None
+    sound_path: str | None = None
     task: str = "classification"
     splits: Mapping[str, str] = field(default_factory=dict)
     folds: int | None = None
@@ -93,7 +97,18 @@ class LabelPlan:
         return self.captions.get(label, label.replace("_", " "))
 
 
-_TEXTS = ("source", "revision", "audio_column", "label_column", "split_column", "fold_column", "task", "metric")
+_TEXTS = (
+    "source",
+    "revision",
+    "audio_column",
+    "label_column",
+    "split_column",
+    "fold_column",
+    "table",
+    "sound_path",
+    "task",
+    "metric",
+)
 _KINDS = {
     **dict.fromkeys(_TEXTS, (str, "a text")),
     **dict.fromkeys(("folds", "num_classes"), (int, "a whole number")),
@@ -187,6 +202,10 @@ def _check_values(plan: LabelPlan, path: Path) -> None:
     for key, number in numbers.items():
         if number is not None and not (isinstance(number, int | float) and number > 0):
             raise ValueError(f"`{key}` in `{path}` is {number!r}. Write a positive number.")
+    if (plan.table is None) != (plan.sound_path is None):
+        raise ValueError(
+            f"`{path}` has `table` {plan.table!r} and `sound_path` {plan.sound_path!r}. Write both, or none."
+        )
     if plan.source is None and (plan.revision or plan.splits or plan.subset_copy):
         raise ValueError(
             f"`{path}` has no `source`, got {plan.source!r}, but a revision, splits or subset_copy, which are of a "

@@ -53,8 +53,8 @@ def load_labelled(
 
     Args:
         name_or_path: a folder with a sub-folder per class (see `labels_folders`), a folder with a table or the table
-            itself (see `labels_metadata`), a folder that `save_to_disk` of `datasets` wrote, a Hub id, or
-            "sound_scenes". None takes the plan's Hub id.
+            itself (see `labels_metadata`), a plan's data in the layout in which they were published, a folder that
+            `save_to_disk` of `datasets` wrote, a Hub id, or "sound_scenes". None takes the plan's Hub id.
         plan: what is known of a published data set; a folder in place of its Hub id may have other columns.
         task: "classification" (one label per clip), "tagging" (any number) or "frames" (events with times). None
             takes the plan's, or what the clips have.
@@ -123,7 +123,7 @@ def _in_parts(
         classes=classes,
         is_multi_label=is_multi_label,
         name=source.name,
-        notes=[*notes, *(_plan_notes(plan, source.name, split, len(clips), len(classes)) if plan else [])],
+        notes=[*notes, *(_plan_notes(plan, source.name, split, len(clips), classes) if plan else [])],
         folds=split.folds,
         fold=split.fold,
     )
@@ -154,6 +154,8 @@ def _read(
         source = read_label_splits(name, open_label_folder(path), columns)
     elif tables := find_label_tables(path):
         source = read_label_tables(path, tables, columns, bad_rows)
+    elif plan and plan.table and (path / plan.table).is_file():
+        source = read_label_tables(path, {"": path / plan.table}, columns, bad_rows, plan.sound_path)
     else:
         source = read_class_folders(path, bad_rows)
     return source if plan is None else _with_plan_names(source, plan)
@@ -166,17 +168,20 @@ def _with_plan_names(source: LabelSource, plan: LabelPlan) -> LabelSource:
     return replace(source, clips=clips, classes=classes)
 
 
-def _plan_notes(plan: LabelPlan, name: str, split: Split, num_clips: int, num_classes: int) -> list[str]:
+def _plan_notes(plan: LabelPlan, name: str, split: Split, num_clips: int, classes: list[str]) -> list[str]:
     """Where the data differ from the plan."""
     notes = []
     if plan.subset_copy and name == plan.source:
         notes.append(f"{name} is a sub-sampled copy: results on it compare with none that are published.")
     found = {"all": num_clips, **{part: len(rows) for part, rows in split.parts.items()}}
     numbers = [(f"{part} clips", found.get(part, 0), size) for part, size in plan.sizes.items()]
-    numbers += [("folds", len(split.folds), plan.folds), ("classes", num_classes, plan.num_classes)]
+    numbers += [("folds", len(split.folds), plan.folds), ("classes", len(classes), plan.num_classes)]
     for what, number, expected in numbers:
         if expected is not None and number != expected:
             notes.append(f"{name} has {number} {what}; the plan {plan.name!r} expects {expected}.")
+    strangers = sorted(set(plan.captions) - set(classes))
+    if strangers:
+        notes.append(f"The plan {plan.name!r} has words for {strangers[:5]}, which are no classes of {name}.")
     return notes
 
 

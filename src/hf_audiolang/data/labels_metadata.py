@@ -53,10 +53,11 @@ class _File:
 
 @dataclass(frozen=True)
 class _Table:
-    """The columns of one table; `classes` are those of a multi-hot one."""
+    """The columns of one table; `classes` are those of a multi-hot one; `sound_path` stands for `audio`."""
 
     name: str
-    audio: str
+    audio: str | None
+    sound_path: str | None
     label: str | None
     split: str | None
     fold: str | None
@@ -79,7 +80,13 @@ def find_label_tables(folder: Path) -> dict[str, Path]:
     return {split: tables[path] for split, path in named_splits(folder, tables).items()}
 
 
-def read_label_tables(root: Path, tables: dict[str, Path], columns: LabelColumns, bad_rows: BadRows) -> LabelSource:
+def read_label_tables(
+    root: Path,
+    tables: dict[str, Path],
+    columns: LabelColumns,
+    bad_rows: BadRows,
+    sound_path: str | None = None,
+) -> LabelSource:
     """The clips of one table, or of one per split.
 
     Args:
@@ -87,6 +94,8 @@ def read_label_tables(root: Path, tables: dict[str, Path], columns: LabelColumns
         tables: split -> table; "" where the table is no split.
         columns: which columns hold what.
         bad_rows: gets the rows without a file name.
+        sound_path: template of a sound's path relative to `root`, filled with the cells of its row; None: the column
+            with the file name holds it, relative to the table.
 
     Raises:
         ValueError: for missing columns, malformed rows, cells that are no label, split, fold, event or 0/1, rows of
@@ -99,7 +108,8 @@ def read_label_tables(root: Path, tables: dict[str, Path], columns: LabelColumns
         rows = list(read_rows(path))
         if not rows:
             raise ValueError(f"`{path}` has 0 rows. Write one row per sound, such as:\n{_EXAMPLE}")
-        table = _table_of(path, list(dict.fromkeys(name for _, row in rows for name in row)), columns)
+        names = list(dict.fromkeys(name for _, row in rows for name in row))
+        table = _table_of(path, names, columns, sound_path)
         for key, file in _merged(root, path, rows, table, split, bad_rows).items():
             labels = tuple(dict.fromkeys(file.labels)) or event_labels(file.events)
             records.append(Record(id=key, audio=str(root / key), labels=labels, events=tuple(file.events)))
@@ -118,11 +128,11 @@ def _table_in(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _table_of(path: Path, columns: Sequence[str], asked: LabelColumns) -> _Table:
+def _table_of(path: Path, columns: Sequence[str], asked: LabelColumns, sound_path: str | None) -> _Table:
     """The columns of a table by what they hold; without a label column all others are classes."""
     place = f"`{path}`"
     kinds = {kind: asked.find(kind, columns, place) for kind in ("label", "split", "fold")}
-    audio = asked.find_audio(columns, place)
+    audio = asked.find_audio(columns, place) if sound_path is None else None
     has_times = ONSET in columns and OFFSET in columns
     has_events = EVENTS in columns
     known = {audio, *kinds.values(), ONSET, OFFSET, *_NO_CLASSES, *find_caption_columns(columns)}
@@ -132,17 +142,17 @@ def _table_of(path: Path, columns: Sequence[str], asked: LabelColumns) -> _Table
             f"{place} has the columns {list(columns)}, none of which holds labels. Add `label`, or pass "
             "`label_column` with the right one."
         )
-    return _Table(path.name, audio, classes=classes, has_times=has_times, has_events=has_events, **kinds)
+    return _Table(path.name, audio, sound_path, classes=classes, has_times=has_times, has_events=has_events, **kinds)
 
 
 def _merged(
     root: Path, path: Path, rows: Sequence[tuple[int, dict]], table: _Table, split: str, bad_rows: BadRows
 ) -> dict[str, _File]:
     """Path relative to `root` -> what its rows say."""
-    folder = os.path.relpath(os.path.realpath(path.parent), root)
+    folder = os.path.relpath(os.path.realpath(path.parent), root) if table.sound_path is None else "."
     files: dict[str, _File] = {}
     for line, row in rows:
-        name = str(row.get(table.audio) or "").strip()
+        name = _sound_of(row, table, path)
         place = f"{path.name} line {line} (`{name}`)"
         if not name:
             bad_rows.add(None, f"{place} has an empty `{table.audio}`. Write the file's name, or remove the row.")
@@ -158,6 +168,18 @@ def _merged(
             )
         _add_row(file, row, table, place)
     return files
+
+
+def _sound_of(row: dict, table: _Table, path: Path) -> str:
+    if table.sound_path is None:
+        return str(row.get(table.audio) or "").strip()
+    try:
+        return table.sound_path.format_map(row)
+    except KeyError as error:
+        raise ValueError(
+            f"`{path}` has the columns {list(row)}, without {error} of the plan's `sound_path` {table.sound_path!r}. "
+            "Give the published table, or a metadata.csv of your own."
+        ) from error
 
 
 def _add_row(file: _File, row: dict, table: _Table, place: str) -> None:

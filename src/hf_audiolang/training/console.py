@@ -35,8 +35,16 @@ def reporting(script: str, run: Callable[[], int]) -> int:
 def show_progress_messages() -> None:
     """Sends this package's messages to stderr, those below a warning from the first process only."""
     logger = logging.getLogger("hf_audiolang")
-    logger.addHandler(logging.StreamHandler())
+    if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
+        logger.addHandler(_StandardError())
     logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
+
+
+class _StandardError(logging.Handler):
+    """Writes to what `sys.stderr` is when a message comes: somebody may have exchanged and closed the one before."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)  # noqa: T201 - the script's own voice
 
 
 def is_our_message(error: Exception) -> bool:
