@@ -84,7 +84,7 @@ def evaluate_head(
     """
     if not isinstance(data, LabelledData):
         data = _load(model, data, label_options)
-    clips = getattr(data, part)
+    clips = getattr(data, part, None)
     if clips is None:
         raise ValueError(f"{data.name} has no `{part}` part. Choose one of train, validation and test that it has.")
     return collect([heads.evaluate(model, extractor, clips, options=options).labelled(data.name)])

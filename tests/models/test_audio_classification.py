@@ -36,6 +36,7 @@ from hf_audiolang import (
     ZipformerForAudioFrameClassification,
 )
 from hf_audiolang.models.layers_audio_head import frame_centres, label_loss
+from hf_audiolang.training.objectives import has_unused_parameters
 
 MULTI = "multi_label_classification"
 
@@ -161,6 +162,23 @@ def test_a_pooling_that_was_not_pre_trained_is_not_made_up(tmp_path):
         AutoModelForAudioClassification.from_pretrained(tmp_path, **fields)
 
 
+@pytest.mark.parametrize("auto_class", [AutoModelForAudioClassification, AutoModelForAudioFrameClassification])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_processes_are_told_of_parameters_without_gradient(family, auto_class):
+    config = CONFIGS[family]()
+    config.num_labels = 5
+    model = auto_class.from_config(config).train()
+    model(**features_of(config)).logits.square().sum().backward()
+    unused = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
+    assert has_unused_parameters(model) or not unused, unused
+
+
+def test_frames_are_labelled_and_not_tokens():
+    config = tiny_slap_config(num_labels=5, classifier_input="tokens")
+    with pytest.raises(ValueError, match="labels frames, got `classifier_input` 'tokens'"):
+        AutoModelForAudioFrameClassification.from_config(config)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "attention"])
 @pytest.mark.parametrize("family", ["SlapAudio", "M2dClapAudio", "Zipformer"])
 def test_a_clip_alone_equals_the_clip_in_a_batch(family, pooling):
@@ -191,6 +209,12 @@ def test_losses_are_those_of_the_problem():
     by_hand = -(mixed * chance.log() + (1 - mixed) * (1 - chance).log()).mean()
     torch.testing.assert_close(label_loss(logits, mixed, MULTI), by_hand)
     torch.testing.assert_close(label_loss(logits, mixed, None), by_hand)
+    none = label_loss(logits.requires_grad_(), torch.tensor([-100, -100, -100]), None)
+    none.backward()
+    assert (none.item(), logits.grad.abs().max().item()) == (0, 0)  # and not NaN
+    torch.testing.assert_close(
+        label_loss(logits.bfloat16(), ids, None), label_loss(logits.bfloat16().float(), ids, None)
+    )
     ignored = label_loss(logits, torch.tensor([2, -100, 3]), None)
     torch.testing.assert_close(ignored, label_loss(logits[[0, 2]], ids[[0, 2]], None))
 

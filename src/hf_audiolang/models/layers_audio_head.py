@@ -83,8 +83,12 @@ def label_loss(logits: Tensor, labels: Tensor, problem_type: str | None) -> Tens
             f"`labels` have the shape {tuple(labels.shape)} for logits {tuple(logits.shape)}. Give one class id per "
             "row, or rows as wide as there are classes (`num_labels`)."
         )
+    logits = logits.float()
     if problem_type == SINGLE_LABEL:
-        return F.cross_entropy(logits, labels if is_ids else labels.to(logits.dtype), ignore_index=IGNORED_FRAME)
+        if not is_ids:
+            return F.cross_entropy(logits, labels.to(logits.dtype))
+        num_labelled = (labels != IGNORED_FRAME).sum().clamp(min=1)  # none: a loss of 0, not NaN
+        return F.cross_entropy(logits, labels, ignore_index=IGNORED_FRAME, reduction="sum") / num_labelled
     if is_ids:
         raise ValueError(
             f"`labels` are class ids of the shape {tuple(labels.shape)}, but `problem_type` {MULTI_LABEL!r} needs "

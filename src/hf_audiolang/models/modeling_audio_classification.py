@@ -64,6 +64,11 @@ class AudioHeadPreTrainedModel(StrictTowersMixin, PreTrainedModel):
         super().__init__(config)
         audio_config = self.audio_config
         self._check_patchout(audio_config.model_type)
+        if not self._pools and config.classifier_input == "tokens":
+            raise ValueError(
+                f"{type(self).__name__} labels frames, got `classifier_input` 'tokens'. Set it to 'frames', without "
+                "patchout."
+            )
         self.audio_model = build_audio_encoder(audio_config)
         is_frames = config.classifier_input == "frames"
         width = audio_config.frame_feature_size if is_frames else audio_config.hidden_size

@@ -86,25 +86,27 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     model = build_classifier(config.model, data.classes)
     if config.lora.lora:
         model = add_lora(model, config.lora)
-    remove_old_run(config, accelerator)  # not before everything else has been checked
-    describe(model, data.train, num_steps)
-    save_start(config, accelerator)
-
-    torch.manual_seed(config.train.seed + 1000 * accelerator.process_index)  # patchout and dropout differ by process
+    collator = _collator(config, extractor, data.classes)
     reading = AudioOptions(on_bad_example=config.data.on_bad_example)
     cut = UnitLength(config.data.max_seconds) if config.data.pad_clips else None  # tested as trained
 
     def measure(classifier: nn.Module, clips: RecordDataset) -> TaskResult:
         return heads.evaluate(classifier, extractor, clips, options=reading, cut=cut)
 
+    evaluate_model = _validation(config, data, measure)
+    remove_old_run(config, accelerator)  # not before everything else has been checked
+    describe(model, data.train, num_steps)
+    save_start(config, accelerator)
+
+    torch.manual_seed(config.train.seed + 1000 * accelerator.process_index)  # patchout and dropout differ by process
     result = train(
         model,
-        make_loaders(config, _collator(config, extractor, data.classes), data.train, sampler, num_steps),
+        make_loaders(config, collator, data.train, sampler, num_steps),
         config,
         accelerator,
         num_steps=num_steps,
         batches_per_epoch=sampler.steps_per_epoch,
-        evaluate_model=_validation(config, data, measure),
+        evaluate_model=evaluate_model,
     )
     run = FinetuneResult(Path(config.train.output_dir), result.progress, {}, data.classes, result.signal_number)
     if accelerator.is_main_process:
@@ -141,6 +143,11 @@ def load_data(config: FinetuneConfig, sampling_rate: int) -> LabelledData:
     )
     for note in loaded.notes:
         logger.info(note)
+    missing = [part for part in ("train", "test") if getattr(loaded, part) is None]
+    if missing:
+        raise ValueError(
+            f"{loaded.name} has no {' and no '.join(missing)} clips. Give more clips per class, or a column `split`."
+        )
     return loaded
 
 

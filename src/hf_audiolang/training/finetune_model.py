@@ -97,13 +97,15 @@ def _check_encoder(name: str, info: dict) -> None:
 
 def _renew_head(model: PreTrainedModel, before: PreTrainedConfig, info: dict) -> None:
     """Makes the head new where the checkpoint's is of other classes: loading has kept it if it has the same size."""
-    missing = any(key.startswith("classifier.") for key in info["missing_keys"])
-    same_classes = before.id2label == model.config.id2label and not info["mismatched_keys"]
-    if missing or same_classes:
-        logger.info("A new head begins." if missing else "The head of the model goes on: it has the same classes.")
+    if "classifier.linear.weight" in info["missing_keys"]:
+        logger.info("A new head begins.")
+        return
+    is_whole = not info["mismatched_keys"] and not any(key.startswith("classifier.") for key in info["missing_keys"])
+    if is_whole and before.id2label == model.config.id2label:
+        logger.info("The head of the model goes on: it has the same classes.")
         return
     model.reset_head()
-    logger.info("A new head begins: that of the model is for other classes.")
+    logger.info("A new head begins: that of the model is for other classes, or of another form.")
 
 
 def _stretch(model: PreTrainedModel, max_frames: int) -> None:

@@ -100,8 +100,9 @@ def has_unused_parameters(model: PreTrainedModel) -> bool:
     it exports: only the rest of the base model is without gradient. Of other models nothing is known. The mask token
     of SLAP's encoder is for masked training alone.
     """
-    audio = getattr(model.config, "audio_config", None)
-    if getattr(audio, "model_type", None) == "slap_audio_model" and not getattr(model.config, "masked_weight", 0):
+    audio = getattr(model.config, "audio_config", model.config)
+    trains_masked = getattr(model.config, "masked_weight", 0) and not hasattr(model, "classifier")
+    if audio.model_type == "slap_audio_model" and not trains_masked:
         return True
     if 0 not in loss_weights(model.config).values():
         return False
