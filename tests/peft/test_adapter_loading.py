@@ -93,6 +93,20 @@ def logits(model) -> torch.Tensor:
         return model(**clips(model)).logits
 
 
+@pytest.mark.parametrize("option", ["lora_dora", "lora_rslora"])
+def test_variants_of_peft_come_back(system_folder, tmp_path, option):
+    model = AutoModelForAudioClassification.from_pretrained(system_folder, **labels())
+    add_lora(model, LoraArguments(lora=True, lora_rank=2, **{option: True})).eval()
+    for name, value in model.named_parameters():
+        if "lora_B" in name or "magnitude" in name:
+            torch.nn.init.uniform_(value, 0.1, 0.5)
+    save_adapter(model, tmp_path, str(system_folder), tiny_processor())
+    torch.testing.assert_close(logits(AutoModelForAudioClassification.from_pretrained(tmp_path)), logits(model))
+    base = AutoModelForAudioClassification.from_pretrained(system_folder, **labels())
+    by_peft = PeftModel.from_pretrained(base, tmp_path).base_model.model.eval()
+    torch.testing.assert_close(logits(by_peft), logits(model))
+
+
 def test_the_adapter_brings_classes_head_and_statistics_to_a_base_without_head(tagger):
     model, folder = tagger
     for load in (

@@ -153,6 +153,29 @@ def test_a_head_of_the_same_classes_goes_on_and_one_of_others_begins(base, sound
         assert torch.equal(other.classifier.norm.running_var, torch.ones_like(other.classifier.norm.running_var))
 
 
+def test_a_head_of_another_form_begins_anew(base, sounds, tmp_path):
+    finetune(config_of(base, sounds, tmp_path, "--max_steps", "3"))
+    options = ["--classifier_pooling", "attention"]
+    config = config_of(tmp_path / "model", sounds, tmp_path / "next", *options)
+    head = build_classifier(config.model, ["a", "b", "c"]).classifier
+    assert not torch.equal(head.linear.weight, weights_of(tmp_path / "model")["classifier.linear.weight"])
+    assert torch.equal(head.norm.running_mean, torch.zeros_like(head.norm.running_mean))
+
+
+def test_an_old_run_is_kept_until_all_is_checked(base, sounds, tmp_path):
+    finetune(config_of(base, sounds, tmp_path / "run", "--max_steps", "1"))
+    options = ["--task", "frames", "--roll", "true", "--overwrite", "--train_size", "8", "--test_size", "4"]
+    with pytest.raises(ValueError, match="roll"):
+        finetune(config_of(base, "sound_scenes", tmp_path / "run", *options))
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_data_without_a_test_part_are_refused_before_training(base, tmp_path):
+    sounds = save_sounds(tmp_path / "sounds", 1)
+    with pytest.raises(ValueError, match="has no test clips"):
+        finetune(config_of(base, sounds, tmp_path / "run"))
+
+
 def test_positions_are_stretched(tmp_path):
     base = save_model(tmp_path / "m2d", "m2d_clap")
     arguments = config_of(base, "sound_scenes", tmp_path, "--max_frames", "160").model

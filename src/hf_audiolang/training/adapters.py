@@ -169,7 +169,9 @@ def save_adapter(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
-    tensors = {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
+    # peft cuts DoRA's names short and takes whole ones too, transformers takes whole ones alone
+    names = {name: f"{name}.weight" if name.endswith("lora_magnitude_vector") else name for name in state}
+    tensors = {f"base_model.model.{names[name]}": value.detach().cpu().contiguous() for name, value in state.items()}
     save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
     config = copy.deepcopy(model.peft_config[ADAPTER])
     config.base_model_name_or_path, config.inference_mode = str(base_name), True
