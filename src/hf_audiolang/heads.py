@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.feature_extraction_utils import FeatureExtractionMixin
+from transformers.utils import logging
 
 from hf_audiolang.data.label_plans import place_and_plan
 from hf_audiolang.data.labels import LabelledData, load_labelled
@@ -24,6 +25,8 @@ from hf_audiolang.evaluation.embed import AudioOptions
 from hf_audiolang.evaluation.report import collect
 from hf_audiolang.models.modeling_adapters import find_adapter
 from hf_audiolang.models.modeling_audio_classification import AudioFrameClassificationModel
+
+logger = logging.get_logger(__name__)
 
 FRAMES = "ForAudioFrameClassification"
 CLIPS = "ForAudioClassification"
@@ -95,7 +98,10 @@ def _load(model: PreTrainedModel, data: str | Path, label_options: dict[str, obj
     task = "tagging" if is_multi_label else "classification"
     task = "frames" if isinstance(model, AudioFrameClassificationModel) else task
     place, plan = place_and_plan(data, label_options.pop("data_folder", None))
-    return load_labelled(place, plan=plan, task=task, **label_options)
+    found = load_labelled(place, plan=plan, task=task, **label_options)
+    for note in found.notes:  # which fold is tested, for instance
+        logger.warning(note)
+    return found
 
 
 def _class_name(name: str | Path) -> str:
