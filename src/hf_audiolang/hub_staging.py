@@ -108,6 +108,7 @@ def stage(
     if not is_adapter and base_model is not None:
         raise ValueError(f"`base_model` is {base_model!r}, but `{source}` is no adapter. Leave it out.")
     target.mkdir(parents=True)
+    is_complete = False
     try:
         _fill(source, target, with_code=with_code, max_shard_size=max_shard_size)
         if base is not None:
@@ -116,9 +117,10 @@ def stage(
             clean_json(path)
         write_shared_card(source, target / CARD, repo_id, base)
         refuse_paths(target)
-    except BaseException:
-        shutil.rmtree(target)  # what is not shared is not left to be shared by hand
-        raise
+        is_complete = True
+    finally:
+        if not is_complete:
+            shutil.rmtree(target)  # what is not shared is not left to be shared by hand
     return base
 
 

@@ -102,7 +102,7 @@ def has_unused_parameters(model: PreTrainedModel) -> bool:
     """
     audio = getattr(model.config, "audio_config", model.config)
     trains_masked = getattr(model.config, "masked_weight", 0) and not hasattr(model, "classifier")
-    if audio.model_type == "slap_audio_model" and not trains_masked:
+    if getattr(audio, "model_type", None) == "slap_audio_model" and not trains_masked:
         return True
     if 0 not in loss_weights(model.config).values():
         return False
