@@ -98,17 +98,9 @@ class LabelPlan:
 
 
 _TEXTS = (
-    "source",
-    "revision",
-    "audio_column",
-    "label_column",
-    "split_column",
-    "fold_column",
-    "table",
-    "sound_path",
-    "task",
+    "source", "revision", "audio_column", "label_column", "split_column", "fold_column", "table", "sound_path", "task",
     "metric",
-)
+)  # fmt: skip
 _KINDS = {
     **dict.fromkeys(_TEXTS, (str, "a text")),
     **dict.fromkeys(("folds", "num_classes"), (int, "a whole number")),

@@ -96,7 +96,7 @@ def _check_encoder(name: str, info: dict) -> None:
 
 
 def _renew_head(model: PreTrainedModel, before: PreTrainedConfig, info: dict) -> None:
-    """Makes the head new where the checkpoint's is of other classes: loading has kept it if it has the same size."""
+    """Makes the head new where the checkpoint's is of other classes or form: loading keeps what fits in size."""
     if "classifier.linear.weight" in info["missing_keys"]:
         logger.info("A new head begins.")
         return
