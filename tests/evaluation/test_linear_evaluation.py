@@ -186,7 +186,7 @@ def test_short_clips_are_followed_by_silence():
 
 def test_missing_parts_and_foreign_labels_are_refused():
     encoder, extractor = LayerEncoder([TABLE, TABLE]), FrameExtractor()
-    with pytest.raises(ValueError, match=r"fakes has no train clips\. A probe needs both: give a split"):
+    with pytest.raises(ValueError, match=r"fakes has no train clips\. Both are needed: give more"):
         linear_evaluation.score_fold(encoder, extractor, labelled(None, three_classes(3, 0)), ProbeSettings())
     odd = [*three_classes(6, 1), clip([1], id="odd", labels=("class 9",))]
     with pytest.raises(ValueError, match=r"Record 'odd' has the label 'class 9', which is none of the 3 classes"):

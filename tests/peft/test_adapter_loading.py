@@ -32,7 +32,17 @@ from transformers import (
     pipeline,
 )
 
-from hf_audiolang import AudioLangProcessor, M2dClapModel, MgaClapModel, SlapAudioModel, SlapModel
+from hf_audiolang import (
+    AudioLangProcessor,
+    HtsatConfig,
+    M2dClapAudioConfig,
+    M2dClapModel,
+    MgaClapModel,
+    SlapAudioConfig,
+    SlapAudioModel,
+    SlapModel,
+    ZipformerConfig,
+)
 from hf_audiolang.lora_targets import LORA_TARGETS, register_lora_targets
 from hf_audiolang.models.modeling_audio_classification import SlapForAudioClassification
 from hf_audiolang.training.adapters import (
@@ -304,6 +314,19 @@ def test_a_tower_without_default_targets_is_named():
 def test_the_target_table_knows_every_model_type():
     tested = {case.make_config().model_type for case in CASES.values()}
     assert tested | {"caption_decoder"} == set(LORA_TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("make_config", "share"),
+    [(SlapAudioConfig, 1.5), (M2dClapAudioConfig, 1.7), (HtsatConfig, 2.5), (ZipformerConfig, 3.3)],
+)
+def test_shares_of_the_readme_at_the_papers_sizes(make_config, share):
+    with torch.device("meta"):  # shapes alone
+        model = AutoModelForAudioClassification.from_config(make_config(num_labels=32))
+        num_weights = model.num_parameters()
+        add_adapter(model, lora_config(model, rank=8, targets=["all-linear"]))
+    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    assert round(100 * trained / num_weights, 1) == share
 
 
 def run_python(code: str) -> str:

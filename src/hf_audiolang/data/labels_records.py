@@ -149,6 +149,20 @@ class LabelledData:
         """Name -> clips of the parts that there are."""
         return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
 
+    def train_and_test(self) -> tuple[LabelledRecords, LabelledRecords]:
+        """(training clips, test clips).
+
+        Raises:
+            ValueError: if one of the two is missing.
+        """
+        missing = [name for name in ("train", "test") if getattr(self, name) is None]
+        if missing:
+            raise ValueError(
+                f"{self.name} has no {' and no '.join(missing)} clips. Both are needed: give more clips per class, or "
+                "a column `split`."
+            )
+        return self.train, self.test
+
 
 def split_name(text: str) -> str | None:
     """The one of `PARTS` that a split is, by any of its usual names; None if it is none."""

@@ -28,7 +28,7 @@ from .frames import frame_labels
 from .frozen_features import encoder_of, timed_frames
 from .metrics.detections import FrameScores, Smoothing
 from .probe_data import one_thread, split_rows, standardised
-from .probe_protocol import ProbeScores, ProbeSettings, train_and_test
+from .probe_protocol import ProbeScores, ProbeSettings
 from .probe_training import ProbeClips, ProbeRecipe, predict, train_sweep
 
 # X-ARES: Adam, 3e-3 on a cosine to a tenth of it, 10 epochs; frames of a step: our choice
@@ -54,7 +54,7 @@ def score_fold(
         TooManyBadExamples: if more clips are bad than `settings.reading` allows.
         ValueError: if training or test clips or their events are missing, or an event is faulty or of no class.
     """
-    train, test = train_and_test(data)
+    train, test = data.train_and_test()
     parts = {"train": train, "dev": data.validation, "test": test}
     parts = {name: records for name, records in parts.items() if records is not None}
     for records in parts.values():

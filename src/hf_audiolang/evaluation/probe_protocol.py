@@ -94,25 +94,13 @@ class ProbeScores:
     notes: Sequence[str] = ()
 
 
-def train_and_test(data: LabelledData) -> tuple[LabelledRecords, LabelledRecords]:
-    """(training clips, test clips) of labelled data.
-
-    Raises:
-        ValueError: if one of the two is missing.
-    """
-    missing = [name for name in ("train", "test") if getattr(data, name) is None]
-    if missing:
-        raise ValueError(f"{data.name} has no {' and no '.join(missing)} clips. A probe needs both: give a split.")
-    return data.train, data.test
-
-
 def parts_of(data: LabelledData) -> dict[str, LabelledRecords]:
     """The clips "train", "dev" (the validation clips, if there are any) and "test".
 
     Raises:
-        ValueError: as `train_and_test`.
+        ValueError: if training or test clips are missing.
     """
-    train, test = train_and_test(data)
+    train, test = data.train_and_test()
     parts = {"train": train, "dev": data.validation, "test": test}
     return {name: records for name, records in parts.items() if records is not None}
 
@@ -151,4 +139,4 @@ def summarize(
     return TaskResult({name: values.mean() for name, values in per_seed.items()}, chance, record)
 
 
-__all__ = ["FIRST_SEED", "ProbeScores", "ProbeSettings", "parts_of", "summarize", "train_and_test"]
+__all__ = ["FIRST_SEED", "ProbeScores", "ProbeSettings", "parts_of", "summarize"]

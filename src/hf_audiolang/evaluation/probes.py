@@ -23,7 +23,7 @@ from hf_audiolang.data.labels_records import LabelledData
 from . import frame_probe, knn, layer_probe, linear_evaluation, probe
 from .capabilities import AudioProcessor
 from .frozen_features import encoder_of
-from .probe_protocol import ProbeScores, ProbeSettings, summarize, train_and_test
+from .probe_protocol import ProbeScores, ProbeSettings, summarize
 from .results import TaskResult
 
 NOTES = {
@@ -128,7 +128,7 @@ def _pooling_scores(
     model: nn.Module, processor: AudioProcessor, data: LabelledData, settings: ProbeSettings
 ) -> ProbeScores:
     """Mean and attention pooling by their own protocol (CaptionStew 4.2), whose seeds begin at 0."""
-    train, test = train_and_test(data)
+    train, test = data.train_and_test()
     found = probe.evaluate(
         model, processor, train, test, dev=data.validation, is_multi_label=data.is_multi_label,
         num_seeds=settings.num_seeds, options=settings.reading, cache_dir=settings.cache_dir,

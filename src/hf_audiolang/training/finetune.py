@@ -143,11 +143,7 @@ def load_data(config: FinetuneConfig, sampling_rate: int) -> LabelledData:
     )
     for note in loaded.notes:
         logger.info(note)
-    missing = [part for part in ("train", "test") if getattr(loaded, part) is None]
-    if missing:
-        raise ValueError(
-            f"{loaded.name} has no {' and no '.join(missing)} clips. Give more clips per class, or a column `split`."
-        )
+    loaded.train_and_test()  # neither is missing
     return loaded
 
 
