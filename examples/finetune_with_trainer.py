@@ -3,6 +3,7 @@
 """Fine-tunes a classifier with transformers' own Trainer, on a folder with one sub-folder of sounds per class.
 
     python examples/finetune_with_trainer.py runs/slap_scenes/model my_sounds my_classifier
+    python examples/finetune_with_trainer.py runs/slap_scenes/model my_sounds my_adapter --lora
 
 `training_scripts/finetune.py` does more: augmentation, tagging, frames, exact resume, the papers' recipes.
 """
@@ -10,15 +11,17 @@
 import sys
 from pathlib import Path
 
+from peft import get_peft_model
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, Trainer, TrainingArguments
 
 import hf_audiolang  # noqa: F401 - registers the classes
 from hf_audiolang.data import record_waveform
 from hf_audiolang.data.labels import load_labelled
+from hf_audiolang.training.adapters import lora_config, save_adapter
 
 
-def main(base: str, sounds: str, output_dir: str, num_epochs: float = 10) -> dict[str, float]:
-    """Trains, saves, and returns the loss and the accuracy on the test clips."""
+def main(base: str, sounds: str, output_dir: str, num_epochs: float = 10, lora: bool = False) -> dict[str, float]:
+    """Trains all weights, or low-rank adapters and the head; saves; returns loss and accuracy on the test clips."""
     data = load_labelled(sounds, task="classification")
     extractor = AutoFeatureExtractor.from_pretrained(base)
     model = AutoModelForAudioClassification.from_pretrained(
@@ -27,6 +30,9 @@ def main(base: str, sounds: str, output_dir: str, num_epochs: float = 10) -> dic
         label2id={name: index for index, name in enumerate(data.classes)},
         problem_type="single_label_classification",
     )
+
+    if lora:
+        model = get_peft_model(model, lora_config(model))
 
     def collate(records: list) -> dict:
         clips = [record_waveform(record, extractor.sampling_rate) for record in records]
@@ -42,10 +48,11 @@ def main(base: str, sounds: str, output_dir: str, num_epochs: float = 10) -> dic
         output_dir,
         num_train_epochs=num_epochs,
         per_device_train_batch_size=16,
-        learning_rate=1e-4,
+        learning_rate=1e-3 if lora else 1e-4,
         save_strategy="no",
         report_to="none",
         remove_unused_columns=False,
+        label_names=["labels"],
     )
     trainer = Trainer(
         model,
@@ -56,11 +63,14 @@ def main(base: str, sounds: str, output_dir: str, num_epochs: float = 10) -> dic
         compute_metrics=metrics,
     )
     trainer.train()
-    trainer.save_model(output_dir)
+    if lora:
+        save_adapter(model.get_base_model(), output_dir, base)
+    else:
+        trainer.save_model(output_dir)
     extractor.save_pretrained(output_dir)
     return trainer.evaluate()
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:4]))
+    print(main(*sys.argv[1:4], lora="--lora" in sys.argv))
     print(f"written: {Path(sys.argv[3])}")

@@ -3,7 +3,7 @@
 """Measures a trained model and writes metrics.json and metrics.md.
 
     python training_scripts/evaluate.py runs/slap_scenes/model
-    python training_scripts/evaluate.py runs/slap_scenes/model --data my_sounds --output_dir runs/my_evaluation
+    python training_scripts/evaluate.py runs/slap_scenes/model --data my_sounds
     python training_scripts/evaluate.py runs/slap_scenes/captioner --captions
     python training_scripts/evaluate.py runs/my_classifier/model --data my_sounds
 
@@ -37,6 +37,8 @@ from hf_audiolang.evaluation.report_scenes import scene_captions
 from hf_audiolang.heads import evaluate_head, has_head, load_head
 from hf_audiolang.inference import load_model
 
+LABEL_OPTIONS = ("data_folder", "fold", "audio_column", "label_column", "split_column", "fold_column")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Loads, evaluates, writes, prints; returns the exit code."""
@@ -66,16 +68,9 @@ def model_report(options: argparse.Namespace, reading: AudioOptions, output_dir:
     if options.figure or options.data != "sound_scenes":
         check_text_input(model, processor)  # both compare sounds with words
     if options.data == "sound_scenes":
-        report = evaluate_sound_scenes(
-            model,
-            processor,
-            test_size=options.test_size,
-            composition_size=options.composition_size,
-            zero_shot_size=options.zero_shot_size,
-            scene_options=scenes_of(options),
-            num_workers=options.num_workers,
-            options=reading,
-        )
+        sizes = {name: getattr(options, name) for name in ("test_size", "composition_size", "zero_shot_size")}
+        scenes = {"scene_options": scenes_of(options), "num_workers": options.num_workers, "options": reading}
+        report = evaluate_sound_scenes(model, processor, **sizes, **scenes)
         if options.figure:
             plot_test_scene(model, processor, Path(output_dir) / "scene.png", scenes_of(options))
         return report
@@ -95,7 +90,8 @@ def caption_report(options: argparse.Namespace, reading: AudioOptions, output_di
 def label_report(options: argparse.Namespace, reading: AudioOptions, output_dir: str | Path) -> dict[str, object]:
     """What a classifier gets right."""
     model, extractor = load_head(options.model, options.device)
-    return evaluate_head(model, extractor, options.data, part=options.split, fold=options.fold, options=reading)
+    labels = {name: getattr(options, name) for name in LABEL_OPTIONS}
+    return evaluate_head(model, extractor, options.data, part=options.split, options=reading, **labels)
 
 
 def scenes_of(options: argparse.Namespace) -> dict[str, object]:
@@ -105,11 +101,11 @@ def scenes_of(options: argparse.Namespace) -> dict[str, object]:
 
 def own_data(options: argparse.Namespace) -> RecordDataset:
     """The data set that the command line names."""
+    columns = {name: getattr(options, name) for name in ("audio_column", "caption_column")}
     return build_dataset(
         options.data,
         options.split,
-        audio_column=options.audio_column,
-        caption_column=options.caption_column,
+        **columns,
         on_bad_example=options.on_bad_example,
         needs_captions=not options.no_captions,
     )
@@ -119,18 +115,23 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Evaluate a trained model.")
     parser.add_argument("model", help="folder of a trained model, or the id of one on the Hub")
-    parser.add_argument("--data", default="sound_scenes", help="sound_scenes, a folder with captions, or a Hub id")
+    parser.add_argument(
+        "--data",
+        default="sound_scenes",
+        help="sound_scenes, a folder with captions or labels, a Hub id, a plan's YAML",
+    )
+    parser.add_argument("--data_folder", help="where the sounds of a plan lie, in place of its Hub id")
     parser.add_argument("--split", default="test", help="split of your own data")
     parser.add_argument("--fold", type=int, default=None, help="of labelled data that come in folds: the one tested")
     parser.add_argument("--audio_column", default=None)
     parser.add_argument("--caption_column", default=None)
+    for name in ("label_column", "split_column", "fold_column"):
+        parser.add_argument(f"--{name}", help="of labelled data; default: the usual names")
     parser.add_argument("--captions", action="store_true", help="score the captions that a captioner writes")
     parser.add_argument("--no_captions", action="store_true", help="own data with `events` or `phrases` alone")
     parser.add_argument("--output_dir", help="default: `evaluation` beside the model, or here for OWNER/NAME")
     parser.add_argument("--device", default=None, help="default: cuda if there is one")
-    parser.add_argument(
-        "--test_size", type=int, default=300, help="clips of the retrieval, frame, detection and grounding tests"
-    )
+    parser.add_argument("--test_size", type=int, default=300, help="clips of retrieval, frame and detection tests")
     parser.add_argument("--composition_size", type=int, default=200, help="clips with unseen pairs of sounds")
     parser.add_argument("--zero_shot_size", type=int, default=256, help="single-event clips")
     parser.add_argument("--duration", type=float, nargs=2, default=(2.0, 8.0), help="seconds, shortest and longest")

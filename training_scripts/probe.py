@@ -34,6 +34,8 @@ from hf_audiolang.probing import (
 )
 from hf_audiolang.training.console import reporting
 
+COLUMNS = ("audio_column", "label_column", "split_column", "fold_column")
+
 
 def main(arguments: list[str]) -> int:
     """Loads, probes, writes, prints; returns the exit code."""
@@ -77,7 +79,7 @@ def settings_of(options: argparse.Namespace, plan: LabelPlan | None) -> ProbeSet
 
 def folds_of(options: argparse.Namespace, place: str | Path | None, plan: LabelPlan | None) -> list[LabelledData]:
     """The labelled data that the command line names, of each fold."""
-    columns = {"audio_column": options.audio_column, "label_column": options.label_column}
+    columns = {name: getattr(options, name) for name in COLUMNS}
     sizes = {"train_size": options.train_size or 512, "test_size": options.test_size or 256}
     return load_folds(
         place,
@@ -111,8 +113,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data_folder", help="where the sounds of a plan lie, in place of its Hub id")
     parser.add_argument("--task", choices=("classification", "tagging"), help="default: what plan or clips have")
     parser.add_argument("--fold", type=int, help="the fold that is tested; default: all of them in turn")
-    parser.add_argument("--audio_column", help="default: the usual names")
-    parser.add_argument("--label_column", help="default: the usual names")
+    for name in COLUMNS:
+        parser.add_argument(f"--{name}", help="default: the usual names")
     parser.add_argument("--train_size", type=int, help="training scenes (sound_scenes only; default: 512)")
     parser.add_argument("--test_size", type=int, help="test scenes (sound_scenes only; default: 256)")
     parser.add_argument("--seeds", type=int, default=3, help="probes that are trained, with seeds 42, 43, ...")

@@ -80,7 +80,8 @@ def evaluate_head(
             folder given as the option `data_folder`.
         part: train, validation or test.
         options: reading and batching of the clips.
-        **label_options: of `load_labelled`.
+        **label_options: of `load_labelled`; without `fold`, data in folds are tested on the fold that the model was
+            not trained on, if its config knows it.
 
     Raises:
         ValueError: if there is no such part, or labels do not fit the model.
@@ -90,7 +91,8 @@ def evaluate_head(
     clips = getattr(data, part, None)
     if clips is None:
         raise ValueError(f"{data.name} has no `{part}` part. Choose one of train, validation and test that it has.")
-    return collect([heads.evaluate(model, extractor, clips, options=options).labelled(data.name)])
+    found = heads.evaluate(model, extractor, clips, options=options)
+    return collect([found.labelled(data.name, **data.fold_record())])
 
 
 def _load(model: PreTrainedModel, data: str | Path, label_options: dict[str, object]) -> LabelledData:
@@ -99,6 +101,10 @@ def _load(model: PreTrainedModel, data: str | Path, label_options: dict[str, obj
     task = "frames" if isinstance(model, AudioFrameClassificationModel) else task
     place, plan = place_and_plan(data, label_options.pop("data_folder", None))
     found = load_labelled(place, plan=plan, task=task, **label_options)
+    kept = getattr(model.config, "tested_fold", None)  # None also of a head of transformers
+    if label_options.get("fold") is None and found.fold not in (None, kept) and kept in found.folds:
+        found = load_labelled(place, plan=plan, task=task, **{**label_options, "fold": kept})
+        logger.warning(f"Fold {kept} of {list(found.folds)} is tested, which the model was not trained on.")
     for note in found.notes:  # which fold is tested, for instance
         logger.warning(note)
     return found

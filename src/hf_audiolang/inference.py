@@ -354,6 +354,10 @@ def check_model_folder(folder: Path, name: str, part: str = "model") -> None:
     """
     if folder.is_dir():
         inner = folder / part
+        beside = folder.absolute().parent / part
+        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            advice = f"Did you mean {str(beside)!r}?" if (beside / "config.json").is_file() else "Merge it first."
+            raise FileNotFoundError(f"`model` {name!r} is an adapter, no model of its own. {advice}")
         hint = f"Did you mean {str(inner)!r}?" if (inner / "config.json").is_file() else "Export the model again."
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"`model` {name!r} has no config.json, so it is no model folder. {hint}")

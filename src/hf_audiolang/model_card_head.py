@@ -33,10 +33,10 @@ TASKS = {
 # What a reader of the card needs of the recipe, where it is not switched off.
 SHOWN_SETTINGS = (
     "optimizer", "learning_rate", "lr_schedule", "warmup_steps", "lr_end_ratio", "layer_decay", "weight_decay",
-    "momentum", "adam_betas", "max_grad_norm", "gradient_accumulation_steps", "freeze", "max_frames",
-    "structured_patchout", "time_patchout", "frequency_patchout", "classifier_dropout", "balanced_sampling",
-    "samples_per_epoch", "mixup_alpha", "mixup_share", "roll", "spec_augment_mel", "spec_augment_frames",
-    "random_resize_crop", "precision", "seed", "max_seconds",
+    "momentum", "adam_betas", "amsgrad", "max_grad_norm", "gradient_accumulation_steps", "freeze", "max_frames",
+    "structured_patchout", "time_patchout", "frequency_patchout", "drop_path_rate", "classifier_dropout",
+    "balanced_sampling", "samples_per_epoch", "mixup_alpha", "mixup_share", "roll", "spec_augment_mel",
+    "spec_augment_frames", "random_resize_crop", "precision", "seed", "max_seconds",
 )  # fmt: skip
 LORA_SETTINGS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lora_rslora", "lora_dora")
 NOTHING = (None, False, 0, [], "none")  # a part of the recipe that is switched off

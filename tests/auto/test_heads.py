@@ -50,6 +50,17 @@ def test_the_trainer_of_transformers_trains_a_head(base, sounds, tmp_path):
     assert [{item["label"] for item in of_clip} for of_clip in classify(clips)] == [set(TONES)] * 2
 
 
+def test_the_trainer_of_transformers_trains_adapters(base, sounds, tmp_path):
+    torch.manual_seed(0)
+    found = example().main(str(base), str(sounds), str(tmp_path), num_epochs=3, lora=True)
+    assert not (tmp_path / "model.safetensors").exists()
+    model, extractor = load_head(tmp_path)
+    assert evaluate_head(model, extractor, sounds)["classification/accuracy"] == pytest.approx(found["eval_accuracy"])
+    up = [value for name, value in model.named_parameters() if ".lora_B." in name]
+    assert up
+    assert all(value.abs().max() > 0 for value in up), "they begin at zero"
+
+
 def test_models_without_head_are_told_apart(base, tmp_path):
     assert not has_head(base)
     assert not has_head(tmp_path / "nothing")

@@ -44,6 +44,17 @@ def test_the_task_decides_whether_clips_may_have_several_labels(sounds):
     assert load_labelled(sounds, task="tagging").is_multi_label is True
 
 
+def test_commas_between_labels_are_noticed(tmp_path):
+    names = [f"{n}.wav" for n in range(12)]
+    labels = ["dog", "siren", '"dog, siren"', '"rain, heavy"'] * 3
+    rows = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
+    data = load_labelled(write_table(write_sounds(tmp_path / "tags", names), "file_name,label", *rows), task="tagging")
+    assert [note for note in data.notes if "comma" in note] == [
+        "1 labels hold a comma and others of the classes, and count as one class each: ['dog, siren']. Several labels "
+        "of a clip are written with `;` between them."
+    ]
+
+
 def test_one_class_is_enough_for_tags_but_no_label_is_not(tmp_path):
     names = [f"{n}.wav" for n in range(6)]
     folder = write_table(write_sounds(tmp_path / "tags", names), "file_name,label", *(f"{name},dog" for name in names))

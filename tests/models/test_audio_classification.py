@@ -225,6 +225,8 @@ def test_losses_are_those_of_the_problem():
         (torch.zeros(3, 5), MULTI, r"shape \(3, 5\) for logits \(3, 4\)"),
         (torch.zeros(2).long(), None, r"shape \(2,\) for logits \(3, 4\)"),
         (torch.zeros(3).long(), MULTI, "needs rows of 0 and 1"),
+        (torch.tensor([0, 4, 1]), None, r"has the class id 4, but there are 4 classes\. Give ids of 0 to 3"),
+        (torch.tensor([0, -1, 1]), "single_label_classification", "has the class id -1"),
         (torch.zeros(3, 4), "regression", "The head knows"),
     ],
 )

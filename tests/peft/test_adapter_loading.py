@@ -234,6 +234,29 @@ def test_an_adapter_of_another_model_is_refused_with_both_names(name, retriever,
         other.load_adapter(str(retriever))
 
 
+def test_an_adapter_of_other_weights_is_refused(retriever, system_folder, tmp_path):
+    torch.manual_seed(9)
+    other = SlapModel(tiny_slap_config())
+    other.save_pretrained(tmp_path / "other")
+    adapter = rebased(retriever, tmp_path / "other", tmp_path / "adapter")
+    with pytest.raises(ValueError, match=r"does not fit this SlapModel of .*other', whose weights are others"):
+        AutoModel.from_pretrained(adapter)
+    with pytest.raises(ValueError, match="whose weights are others"):
+        other.load_adapter(str(retriever))
+    shutil.copytree(system_folder, tmp_path / "same")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        moved = rebased(retriever, tmp_path / "same", tmp_path / str(dtype))
+        assert AutoModel.from_pretrained(moved, dtype=dtype).dtype == dtype
+
+
+def test_a_base_in_a_folder_is_found_from_any_other(system_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(system_folder.parent)
+    model = add_lora(SlapModel.from_pretrained(system_folder), LoraArguments(lora=True, lora_rank=2))
+    save_adapter(model, tmp_path, system_folder.name)
+    monkeypatch.chdir(tmp_path)
+    assert type(AutoModel.from_pretrained(tmp_path)) is SlapModel
+
+
 def test_an_adapter_of_another_class_is_refused(retriever, tagger):
     with pytest.raises(ValueError, match=r"trained on SlapModel .* does not fit this SlapForPreTraining"):
         AutoModelForPreTraining.from_pretrained(retriever)

@@ -16,8 +16,10 @@ from transformers import (
 )
 
 from hf_audiolang.data import load_audio
+from hf_audiolang.heads import evaluate_head, load_head
+from hf_audiolang.probing import load_encoder
 from hf_audiolang.training.finetune import finetune
-from hf_audiolang.training.finetune_config import load_finetune_config
+from hf_audiolang.training.finetune_config import METRICS, load_finetune_config
 from hf_audiolang.training.finetune_model import build_classifier
 
 
@@ -47,7 +49,7 @@ def test_a_folder_of_classes_becomes_a_classifier(base, sounds, tmp_path):
     result = finetune(config_of(base, sounds, tmp_path, "--max_steps", "40"))
     assert result.classes == sorted(TONES)
     assert result.report["classification/accuracy"] == 1.0
-    assert result.report["chance"]["classification/accuracy"] == pytest.approx(1 / 3)
+    assert result.report["chance"] == pytest.approx(dict.fromkeys(METRICS["classification"], 1 / 3))
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["classification/accuracy"] == 1.0
     classify = pipeline("audio-classification", model=str(tmp_path / "model"))
@@ -99,6 +101,7 @@ def test_tagging_has_any_number_of_labels(base, sounds, tmp_path):
     finally:
         table.unlink()
     assert result.report["tagging/mAP"] > 0.95
+    assert set(result.report["chance"]) == set(METRICS["tagging"])
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "model")
     assert model.config.problem_type == "multi_label_classification"
 
@@ -107,6 +110,7 @@ def test_frames_learn_when_sounds_are_heard(base, tmp_path):
     options = ["--task", "frames", "--train_size", "48", "--test_size", "48", "--max_seconds", "2", "--max_steps", "3"]
     result = finetune(config_of(base, "sound_scenes", tmp_path, *options))
     assert result.report["frame_classification/mAP"] > 0
+    assert set(result.report["chance"]) == set(METRICS["frames"])
     assert "frame_classification/PSDS2" in result.report
     assert type(AutoModelForAudioFrameClassification.from_pretrained(tmp_path / "model")).__name__.startswith("Slap")
 
@@ -189,22 +193,87 @@ def test_positions_are_stretched(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--task", "captions"], "invalid choice|Unknown `task`"),
+        (["--task", "captions"], "invalid choice: 'captions'"),
         (["--max_frames", "99"], "no positions to stretch"),
         (["--freeze", "audio.*"], "matches no parameter"),
         (["--structured_patchout", "0.5", "--classifier_input", "tokens"], "cannot leave patches out"),
         (["--structured_patchout", "0.5"], "Set it to 'tokens'"),
+        (["--classifier_pooling", "sum"], "expected one of .*'attention'.* got sum. Change these keys"),
+        (["--optimizer", "sgd", "--amsgrad", "true"], "`amsgrad` is of 'adamw', got `optimizer` 'sgd'"),
+        (["--lora", "--freeze", "audio_model.*"], "No linear layer .* is left to adapt"),
         (["--lora", "--from_scratch"], "both true"),
         (["--lora", "--max_frames", "160"], "`max_frames` is 160 with `lora`"),
         (["--samples_per_epoch", "8"], "Set both or none"),
         (["--eval_steps", "2", "--best_metric", "accurracy"], "Unknown `best_metric`"),
-        (["--fold", "3"], "fold"),
+        (["--fold", "3"], "`fold` is 3, but .* has no folds"),
+        (["--fold_column", "part"], "has no table .* so no columns, got {'fold_column': 'part'}"),
         (["--mixup_alfa", "0.3"], "nearest known one is `--mixup_alpha`"),
     ],
 )
 def test_wrong_settings_are_refused_before_training(base, sounds, tmp_path, overrides, message):
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(ValueError, match=message):
         finetune(config_of(base, sounds, tmp_path, *overrides))
+    assert not (tmp_path / "train_log.jsonl").exists()
+
+
+def test_an_adapter_is_no_base(base, sounds, tmp_path):
+    finetune(config_of(base, sounds, tmp_path / "run", "--lora", "--max_steps", "1"))
+    with pytest.raises(FileNotFoundError, match=r"is an adapter, no model of its own\. Give the merged model"):
+        finetune(config_of(tmp_path / "run" / "adapter", sounds, tmp_path / "next"))
+    with pytest.raises(FileNotFoundError, match=f"is an adapter.* Did you mean '{tmp_path}/run/model'"):
+        load_encoder(tmp_path / "run" / "adapter")
+
+
+def test_drop_path_is_the_encoders(base, sounds, tmp_path):
+    model = build_classifier(config_of(base, sounds, tmp_path, "--drop_path_rate", "0.3").model, ["a", "b"])
+    assert model.audio_model.layers[-1].drop_path_rate == 0.3
+    assert model.config.audio_config.drop_path_rate == 0.3
+    other = save_model(tmp_path / "m2d", "m2d_clap")
+    with pytest.raises(ValueError, match="the encoder 'm2d_clap_audio_model' skips no blocks"):
+        build_classifier(config_of(other, sounds, tmp_path, "--drop_path_rate", "0.3").model, ["a", "b"])
+
+
+def test_the_log_shows_the_rate_that_was_asked_for(base, sounds, tmp_path):
+    options = ["--layer_decay", "0.5", "--lr_end_ratio", "1", "--max_steps", "1"]
+    finetune(config_of(base, sounds, tmp_path, *options))
+    line = json.loads((tmp_path / "train_log.jsonl").read_text().splitlines()[0])
+    assert line["learning_rate"] == pytest.approx(5e-3)
+
+
+def folded(folder):
+    """Sounds with a table whose column `part` puts them into three folds."""
+    rows = [f"{label}/{number}.wav,{label},{1 + number % 3}" for label in TONES for number in range(8)]
+    (save_sounds(folder) / "metadata.csv").write_text("file_name,label,part\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+def test_a_model_of_one_fold_is_tested_on_it_again(base, tmp_path):
+    data = folded(tmp_path / "data")
+    options = ["--fold_column", "part", "--fold", "2", "--lora", "--max_steps", "1"]
+    finetune(config_of(base, data, tmp_path / "run", *options))
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert written["records"][0]["fold"] == 2
+    assert "held out of training: fold 2." in (tmp_path / "run" / "model" / "README.md").read_text()
+    for folder in ("model", "adapter"):
+        model, extractor = load_head(tmp_path / "run" / folder)
+        report = evaluate_head(model, extractor, data, fold_column="part")
+        assert report["records"][0]["fold"] == 2
+        assert report["classification/accuracy"] == pytest.approx(written["classification/accuracy"])
+    assert evaluate_head(model, extractor, data, fold_column="part", fold=3)["records"][0]["fold"] == 3
+
+
+def test_a_test_part_on_which_nothing_can_be_measured_is_refused_before_training(base, tmp_path):
+    table = save_sounds(tmp_path / "sounds") / "metadata.csv"
+    rows = [("", "test") if number > 5 else ("noise", "train") for number in range(8)]
+    lines = [f"noise/{number}.wav,{label},{split}" for number, (label, split) in enumerate(rows)]
+    table.write_text("file_name,label,split\n" + "\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"None of the 2 clips of .*, test has labels"):
+        finetune(config_of(base, table, tmp_path / "run", "--task", "tagging"))
+    lines = [f"noise/{number}.wav,noise,0.1,{0.9 if number == 6 else 0.5}" for number in range(8)]
+    table.write_text("file_name,label,onset,offset\n" + "\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"\[0\.1, 0\.9\] is outside of the clip, which is 0\.600 s long"):
+        finetune(config_of(base, table, tmp_path / "run", "--task", "frames"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_labels_the_training_clips_lack_are_refused(base, tmp_path):

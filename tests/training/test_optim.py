@@ -64,16 +64,19 @@ def test_a_frozen_model_is_refused():
         build_optimizer(nn.Linear(2, 2).requires_grad_(False), TrainArguments())
 
 
-def test_without_further_keys_the_optimizer_is_plain_adamw():
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_the_optimizer_is_torchs_adamw(amsgrad):
     model, other = Parts(), Parts()
     other.load_state_dict(model.state_dict())
-    optimizer = build_optimizer(model, TrainArguments(learning_rate=0.03, adam_betas=[0.8, 0.97], weight_decay=0.4))
-    reference = torch.optim.AdamW(parameter_groups(other, 0.4), lr=0.03, betas=(0.8, 0.97))
+    keys = {"learning_rate": 0.03, "adam_betas": [0.8, 0.97], "weight_decay": 0.4, "amsgrad": amsgrad}
+    optimizer = build_optimizer(model, TrainArguments(**keys))
+    reference = torch.optim.AdamW(parameter_groups(other, 0.4), lr=0.03, betas=(0.8, 0.97), amsgrad=amsgrad)
     assert type(optimizer) is torch.optim.AdamW
+    assert TrainArguments().amsgrad is False
     for step in range(3):
         for first, second in zip(model.parameters(), other.parameters(), strict=True):
             generator = torch.Generator().manual_seed(step)
-            first.grad = torch.randn(first.shape, generator=generator) if first.requires_grad else None
+            first.grad = torch.randn(first.shape, generator=generator) / (1 + step) if first.requires_grad else None
             second.grad = first.grad
         optimizer.step()
         reference.step()

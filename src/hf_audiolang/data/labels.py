@@ -156,6 +156,11 @@ def _read(
         source = read_label_tables(path, tables, columns, bad_rows)
     elif plan and plan.table and (path / plan.table).is_file():
         source = read_label_tables(path, {"": path / plan.table}, columns, bad_rows, plan.sound_path)
+    elif asked:
+        raise ValueError(
+            f"`{path}` has no table (metadata.csv, metadata.jsonl), so no columns, got "
+            f"{ {f'{kind}_column': name for kind, name in asked.items()} }. Leave them out, or write one."
+        )
     else:
         source = read_class_folders(path, bad_rows)
     return source if plan is None else _with_plan_names(source, plan)

@@ -106,6 +106,12 @@ def check_num_classes(clips: Sequence[Clip], rows: Iterable[int], is_multi_label
 def class_notes(clips: Sequence[Clip], parts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> list[str]:
     """What the label sets of the parts leave open, one sentence per part."""
     notes = []
+    joined = [label for label in classes if "," in label and {*classes} & {part.strip() for part in label.split(",")}]
+    if joined:
+        notes.append(
+            f"{len(joined)} labels hold a comma and others of the classes, and count as one class each: "
+            f"{_first(joined)}. Several labels of a clip are written with `;` between them."
+        )
     for part, consequence in (
         ("train", "cannot be learnt. They keep their places, so that label ids do not move"),
         ("test", "cannot be tested. Metrics leave them out and count them"),

@@ -149,6 +149,10 @@ class LabelledData:
         """Name -> clips of the parts that there are."""
         return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
 
+    def fold_record(self) -> dict[str, int]:
+        """What a record of a measurement says about the fold; nothing without folds."""
+        return {} if self.fold is None else {"fold": self.fold}
+
     def train_and_test(self) -> tuple[LabelledRecords, LabelledRecords]:
         """(training clips, test clips).
 

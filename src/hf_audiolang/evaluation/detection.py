@@ -150,10 +150,12 @@ def check_events(dataset: Sequence[Record], labels: Sequence[str]) -> None:
     """Makes sure that the events of all clips have known labels and times in order; reads no sound.
 
     Raises:
-        ValueError: as `event_segments`, but for what lies outside of a clip, whose duration is not known yet.
+        ValueError: as `event_segments`; for what lies outside of a clip only where its duration is known.
     """
     for index in range(len(dataset)):
-        event_segments(replace(dataset[index], duration=math.inf), labels, clip="")
+        record = dataset[index]
+        duration = math.inf if record.duration is None else record.duration
+        event_segments(replace(record, duration=duration), labels, clip="")
 
 
 def event_segments(record: Record, labels: Sequence[str], *, clip: str) -> list[Segment]:

@@ -12,6 +12,7 @@ from hf_audiolang.models.modeling_audio_classification import AudioFrameClassifi
 from . import classification, frame_classification
 from .capabilities import AudioProcessor
 from .clip_cuts import Cut
+from .detection import check_events
 from .embed import AudioOptions
 from .frame_scores import FrameScoreOptions
 from .results import TaskResult
@@ -44,4 +45,23 @@ def evaluate(
     return classification.evaluate(model, processor, dataset, options=options, cut=cut)
 
 
-__all__ = ["evaluate"]
+def check_clips(dataset: Sequence[Record], name: str, classes: Sequence[str], *, of_frames: bool) -> None:
+    """Makes sure that a head can be measured on clips before it is trained; reads no sound.
+
+    Args:
+        dataset: records with `labels`, or with `events`.
+        name: of the clips, for messages.
+        classes: names of all classes.
+        of_frames: whether frames are labelled.
+
+    Raises:
+        ValueError: if no clip has a label, or an event is faulty or outside of its clip.
+    """
+    if of_frames:
+        check_events(dataset, classes)
+    if not any(dataset[index].events if of_frames else dataset[index].labels for index in range(len(dataset))):
+        what = "event" if of_frames else "label"
+        raise ValueError(f"None of the {len(dataset)} clips of {name} has {what}s. Give one at least that has some.")
+
+
+__all__ = ["check_clips", "evaluate"]

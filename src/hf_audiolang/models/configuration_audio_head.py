@@ -22,6 +22,7 @@ class AudioHeadConfig(PreTrainedConfig):
     classifier_input: Literal["frames", "tokens"] = "frames"
     classifier_heads: int = 8  # of the attention pooling; our choice
     classifier_norm: bool = True  # batch normalisation without parameters before the linear layer; EVAR
+    tested_fold: int | None = None  # of labelled data in folds: the one that the head was not trained on
     classifier_dropout: float | int = 0.0  # before the linear layer; EVAR has none
     # In training whole rows and columns of patches are left out. M2D's encoder: a share of all patches; Table IV: 0.5
     structured_patchout: float | int = 0.0

@@ -87,6 +87,8 @@ def label_loss(logits: Tensor, labels: Tensor, problem_type: str | None) -> Tens
     if problem_type == SINGLE_LABEL:
         if not is_ids:
             return F.cross_entropy(logits, labels.to(logits.dtype))
+        if labels.device.type == "cpu" and not torch.compiler.is_compiling():  # a look at another device waits
+            _check_ids(labels, logits.shape[1])
         num_labelled = (labels != IGNORED_FRAME).sum().clamp(min=1)  # none: a loss of 0, not NaN
         return F.cross_entropy(logits, labels, ignore_index=IGNORED_FRAME, reduction="sum") / num_labelled
     if is_ids:
@@ -95,6 +97,15 @@ def label_loss(logits: Tensor, labels: Tensor, problem_type: str | None) -> Tens
             f"rows of 0 and 1, ({len(logits)}, {logits.shape[1]})."
         )
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+def _check_ids(labels: Tensor, num_classes: int) -> None:
+    wrong = labels[(labels != IGNORED_FRAME) & ((labels < 0) | (labels >= num_classes))]
+    if len(wrong):
+        raise ValueError(
+            f"`labels` has the class id {int(wrong[0])}, but there are {num_classes} classes. Give ids of 0 to "
+            f"{num_classes - 1}, or a head for more classes (`num_labels`)."
+        )
 
 
 def frame_centres(num_frames: int, rate_hz: float, offset_seconds: float, input_rate_hz: float) -> Tensor:

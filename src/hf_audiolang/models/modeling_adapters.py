@@ -11,6 +11,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME, find_adapter_config_file
 
@@ -19,6 +21,7 @@ from .configuration_audio_head import AudioHeadConfig
 # what a head is built from, beside the encoder's own numbers
 HEAD_FIELDS = ("id2label", "label2id", "problem_type", *AudioHeadConfig.__annotations__)
 _DOWNLOAD = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+SAMPLE_SIZE = 16  # weights of one layer by which a base is known again
 _OWN_OPTIONS = ("adapter_kwargs", "adapter_name", "num_labels")
 
 
@@ -32,6 +35,7 @@ class AdapterSource:
         base_revision: revision of the base, which an auto class has looked up; None: the newest.
         base_class: name of that model's class, if it is known.
         head: fields of the config that its head was built from; empty without a head.
+        base_sample: name of an adapted layer and some of its weights in the base; None if they are not known.
         download: how its files are found.
     """
 
@@ -40,6 +44,7 @@ class AdapterSource:
     base_revision: str | None
     base_class: str | None
     head: dict[str, Any]
+    base_sample: tuple[str, list[float]] | None = None
     download: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -60,6 +65,19 @@ class AdapterSource:
         for name, value in self.head.items():
             setattr(options["config"], name, value)
         return options
+
+    def fits_weights(self, model: nn.Module) -> bool:
+        """Whether a model that has the adapter on it is the one that it was trained on, as far as the sample tells.
+
+        A base in another precision passes, and a quantised one, whose weights cannot be compared.
+        """
+        if self.base_sample is None:
+            return True
+        name, values = self.base_sample
+        found = weights_sample(model.get_submodule(name).get_base_layer())
+        return found is None or bool(
+            torch.isclose(torch.tensor(found), torch.tensor(values), rtol=0.01, atol=1e-6).all()
+        )
 
     def check_base(self, info: dict[str, Any]) -> None:
         """Makes sure that nothing but a head had another shape in the base.
@@ -96,7 +114,17 @@ def find_adapter(name_or_path: str | os.PathLike, options: dict[str, Any]) -> Ad
         head["id2label"] = {int(index): label for index, label in head["id2label"].items()}  # JSON has no such keys
     revision = written.get("revision") if name == str(name_or_path) else options.get("revision")
     base = str(written.get("base_model_name_or_path"))
-    return AdapterSource(name, base, revision, about.get("base_model_class"), head, download)
+    sample = about.get("base_sample")
+    sample = (sample["layer"], sample["weights"]) if sample else None
+    return AdapterSource(name, base, revision, about.get("base_model_class"), head, sample, download)
+
+
+def weights_sample(layer: nn.Module) -> list[float] | None:
+    """The first weights of a layer, at most `SAMPLE_SIZE`; None for a quantised one."""
+    weight = layer.weight.detach()
+    if not weight.is_floating_point() or weight.is_meta:
+        return None
+    return [round(value, 7) for value in weight.flatten()[:SAMPLE_SIZE].float().tolist()]
 
 
 def head_of(config: PreTrainedConfig) -> dict[str, Any]:
@@ -104,4 +132,4 @@ def head_of(config: PreTrainedConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in HEAD_FIELDS}
 
 
-__all__ = ["HEAD_FIELDS", "AdapterSource", "find_adapter", "head_of"]
+__all__ = ["HEAD_FIELDS", "AdapterSource", "find_adapter", "head_of", "weights_sample"]

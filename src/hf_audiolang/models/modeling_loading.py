@@ -57,7 +57,8 @@ class StrictTowersMixin:
         """Loads an adapter as transformers does, and checks that it was trained on such a model.
 
         Raises:
-            ValueError: if tensors are missing, too many or of another shape; names both models.
+            ValueError: if tensors are missing, too many or of another shape, or if the model has other weights than
+                the one it was trained on; names both models.
         """
         kwargs.setdefault("ignore_mismatched_sizes", True)  # they are refused here, in words
         try:
@@ -69,6 +70,12 @@ class StrictTowersMixin:
             raise ValueError(
                 f"{self._refusal(peft_model_id, kwargs)}: {len(misfits)} tensors are missing, too many or of another "
                 f"shape, for instance {misfits[0]!r}. Load it on the model that it was trained on."
+            )
+        adapter = None if peft_model_id is None else find_adapter(peft_model_id, kwargs)
+        if adapter is not None and not adapter.fits_weights(self):
+            raise ValueError(
+                f"{self._refusal(peft_model_id, kwargs)}, whose weights are others, as after another training. Load "
+                "it on the weights that it was trained on; peft's `PeftModel.from_pretrained` puts it on any."
             )
         return info
 

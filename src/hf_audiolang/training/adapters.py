@@ -35,7 +35,7 @@ from transformers import (
 )
 
 from hf_audiolang.lora_targets import LORA_TARGETS
-from hf_audiolang.models.modeling_adapters import find_adapter, head_of
+from hf_audiolang.models.modeling_adapters import find_adapter, head_of, weights_sample
 
 from .lora_arguments import LoraArguments
 
@@ -107,15 +107,16 @@ def lora_config(
     Raises:
         ValueError: if a target names no linear layer, or one of the model's towers would get no adapter.
     """
+    heads = heads_of(model) if modules_to_save is None else list(modules_to_save)
     idle = _idle_layers(model)
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in idle]
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    layers = [name for name in linear if name not in idle and not {*name.split(".")} & {*heads}]
     if not layers:
         raise ValueError(f"No linear layer of this {type(model).__name__} is left to adapt. Freeze less of it.")
     wanted = list(targets) or _default_targets(model, layers)
     if wanted != ["all-linear"]:
         _check_targets(layers, wanted)
         idle = [name for name in idle if _hits([name], wanted)]
-    heads = heads_of(model) if modules_to_save is None else list(modules_to_save)
     return LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -159,7 +160,7 @@ def save_adapter(
     Args:
         model: has adapters.
         folder: is made if it is not there.
-        base_name: folder or Hub id of the model that the adapter was trained on.
+        base_name: folder or Hub id of the model that the adapter was trained on; a folder's whole path is written.
         processor: what the model hears with, processor or feature extractor; pipelines look for it in the folder.
 
     Raises:
@@ -174,12 +175,17 @@ def save_adapter(
     tensors = {f"base_model.model.{names[name]}": value.detach().cpu().contiguous() for name, value in state.items()}
     save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
     config = copy.deepcopy(model.peft_config[ADAPTER])
-    config.base_model_name_or_path, config.inference_mode = str(base_name), True
+    is_here = Path(base_name).expanduser().is_dir()
+    base = Path(base_name).expanduser().resolve() if is_here else base_name  # found from any working folder
+    config.base_model_name_or_path, config.inference_mode = str(base), True
     if not isinstance(config.target_modules, str):
         config.target_modules = sorted(config.target_modules)  # peft keeps a set, of another order in every process
     about = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
     if hasattr(model, "classifier"):
         about["head"] = head_of(model.config)
+    name, layer = [(name, part) for name, part in model.named_modules() if isinstance(part, LoraLayer)][-1]
+    if (sample := weights_sample(layer.get_base_layer())) is not None:
+        about["base_sample"] = {"layer": name, "weights": sample}
     config.save_pretrained(folder, auto_mapping_dict=about)
     if processor is not None:
         processor.save_pretrained(folder)

@@ -93,6 +93,7 @@ class OptimizationArguments:
     lr_steps_per_epoch: int | None = option(None, "eden and eden3: steps called an epoch; None: those of the data.")
     weight_decay: float = option(0.05, "AdamW weight decay of matrices; none on norms, embeddings, probes, scales.")
     adam_betas: list[float] = option([0.9, 0.98], "The optimizer's two averaging factors.")
+    amsgrad: bool = option(False, "adamw: divide by the largest average of squared gradients so far (EVAR).")
     momentum: float = option(0.9, "sgd and lars: share of the last update that is kept.")
     layer_decay: float = option(1.0, "Factor on the learning rate from each block of the encoder to the one below it.")
     max_grad_norm: float = option(1.0, "Gradients are clipped to this norm; 0: not clipped.")
@@ -308,6 +309,8 @@ def _check_optimizer(settings: OptimizationArguments) -> None:
             f"`optimizer` is 'scaled_adam', which clips by `clipping_scale` and bounds the weights by itself, but got "
             f"{unused}. Set {' and '.join(f'`{name}: 0`' for name in unused)}."
         )
+    if settings.amsgrad and settings.optimizer != "adamw":
+        raise ValueError(f"`amsgrad` is of 'adamw', got `optimizer` {settings.optimizer!r}. Leave it out.")
     if settings.lr_steps_per_epoch is not None and settings.lr_schedule not in ("eden", "eden3"):
         raise ValueError(
             f"`lr_steps_per_epoch` is {settings.lr_steps_per_epoch}, but `lr_schedule` {settings.lr_schedule!r} does "

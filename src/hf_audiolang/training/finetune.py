@@ -83,7 +83,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     refuse_changes(config)
     measure_missing_statistics(extractor, data.train, config.data.max_seconds)
     torch.manual_seed(config.train.seed)
-    model = build_classifier(config.model, data.classes)
+    model = build_classifier(config.model, data.classes, data.fold)
     if config.lora.lora:
         model = add_lora(model, config.lora)
     collator = _collator(config, extractor, data.classes)
@@ -138,12 +138,17 @@ def load_data(config: FinetuneConfig, sampling_rate: int) -> LabelledData:
         fold=data.fold,
         audio_column=data.audio_column,
         label_column=data.label_column,
+        split_column=data.split_column,
+        fold_column=data.fold_column,
         on_bad_example=data.on_bad_example,
         **scenes,
     )
     for note in loaded.notes:
         logger.info(note)
     loaded.train_and_test()  # neither is missing
+    for part, clips in loaded.parts.items():
+        if part != "validation" or config.eval.eval_steps:
+            heads.check_clips(clips, f"{loaded.name}, {part}", loaded.classes, of_frames=task == "frames")
     return loaded
 
 
@@ -195,8 +200,8 @@ def _finish(
     """Export and test, on the main process; the others wait."""
     if accelerator.is_main_process:
         classifier = export_classifier(config, model.eval(), extractor)
-        name = public_data_name(data.name)
-        report = collect([measure(classifier, data.test).labelled(name)])
+        tested = measure(classifier, data.test).labelled(public_data_name(data.name), **data.fold_record())
+        report = collect([tested])
         write_report(report, run.output_dir)
         describe_classifier(config, classifier, extractor, report, run.progress)
         write_losses(run.output_dir)

@@ -35,6 +35,9 @@ class HeadArguments:
         "'mean' or 'attention' over time, or SLAP's 'pretrained' one (of 'tokens'); None keeps the model config's.",
     )
     classifier_input: str | None = option(None, "'frames' or 'tokens' are pooled; None keeps the model config's.")
+    drop_path_rate: float | None = option(
+        None, "Share of clips that skip the last block in training, less in those before; None keeps the config's."
+    )
     classifier_dropout: float | None = option(None, "Dropout before the linear layer; None keeps the config's.")
     structured_patchout: float | None = option(
         None, "Share of patches left out in training, whole rows and columns (M2D); None keeps the config's."
@@ -51,6 +54,8 @@ class LabelArguments:
     data_folder: str | None = option(None, "Where the sounds of a plan lie, in place of the Hub id it names.")
     audio_column: str | None = option(None, "Column of the file name or sound; None: the usual names are tried.")
     label_column: str | None = option(None, "Column of the label(s); None: the usual names are tried.")
+    split_column: str | None = option(None, "Column of the split; None: 'split' is tried.")
+    fold_column: str | None = option(None, "Column of the fold's number; None: 'fold' is tried.")
     fold: int | None = option(None, "The fold that is tested, of data that come in folds.")
     train_size: int = option(1000, "Number of training scenes made (sound_scenes only).")
     test_size: int = option(300, "Number of test scenes made (sound_scenes only).")
@@ -90,10 +95,11 @@ class HeadEvalArguments:
     export: Literal["best", "last"] = option("last", "Which weights are tested and exported at the end.")
 
 
-BEST_METRICS = {
-    "classification": "classification/accuracy",
-    "tagging": "tagging/mAP",
-    "frames": "frame_classification/mAP",
+_OF_FRAMES = ("mAP", "PSDS1", "PSDS2", "PSDS1_no_spread", "PSDS2_no_spread", "segment_F1", "event_F1")
+METRICS = {  # task -> what the evaluation gives; the first says which checkpoint is the best
+    "classification": ("classification/accuracy", "classification/balanced_accuracy"),
+    "tagging": ("tagging/mAP",),
+    "frames": tuple(f"frame_classification/{name}" for name in _OF_FRAMES),
 }
 _PARTS = {
     "model": HeadArguments,
@@ -109,7 +115,8 @@ SCHEMA = Schema(
     | LORA_RANGES
     | {
         **dict.fromkeys(
-            ("classifier_dropout", "structured_patchout", "time_patchout", "frequency_patchout"), (0, 0.99)
+            ("classifier_dropout", "drop_path_rate", "structured_patchout", "time_patchout", "frequency_patchout"),
+            (0, 0.99),
         ),
         **dict.fromkeys(("mixup_alpha", "spec_augment_mel", "spec_augment_frames"), (0, None)),
         **dict.fromkeys(("max_frames", "samples_per_epoch", "batch_size"), (1, None)),
@@ -145,7 +152,10 @@ def load_finetune_config(arguments: Sequence[str]) -> FinetuneConfig:
     config = FinetuneConfig(**groups)
     if config.model.model is None:
         raise ValueError("`model` is needed, got none. Name the trained model whose encoder is fine-tuned.")
-    config.eval.best_metric = config.eval.best_metric or BEST_METRICS[config.model.task]
+    metrics = METRICS[config.model.task]
+    config.eval.best_metric = config.eval.best_metric or metrics[0]
+    if config.eval.best_metric not in metrics:
+        raise ValueError(f"Unknown `best_metric` {config.eval.best_metric!r}. Choose one of {list(metrics)}.")
     check_optimization(config.train, config.eval.export, config.eval.eval_steps)
     if config.model.from_scratch and config.lora.lora:
         raise ValueError(
@@ -212,9 +222,9 @@ def _shrink_for_smoke(config: FinetuneConfig) -> FinetuneConfig:
 
 
 __all__ = [
-    "BEST_METRICS",
     "CONTINUED_TASKS",
     "HEAD_TASKS",
+    "METRICS",
     "SCHEMA",
     "FinetuneArguments",
     "FinetuneConfig",

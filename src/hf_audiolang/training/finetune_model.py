@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForAudioClassification,
@@ -40,11 +41,18 @@ def build_extractor(arguments: HeadArguments) -> FeatureExtractionMixin:
     return build_feature_extractor(ModelArguments(**start))
 
 
-def build_classifier(arguments: HeadArguments, classes: Sequence[str]) -> PreTrainedModel:
+def build_classifier(
+    arguments: HeadArguments, classes: Sequence[str], tested_fold: int | None = None
+) -> PreTrainedModel:
     """The model that a run trains, `freeze` applied.
 
     A head that the model brings is kept if it is for the same classes in the same order and of the same form;
     otherwise a new one begins.
+
+    Args:
+        arguments: model, head, `freeze`.
+        classes: names in the order of the logits.
+        tested_fold: the fold that is kept from training; None without folds.
 
     Raises:
         OSError: if there is no such model.
@@ -53,7 +61,7 @@ def build_classifier(arguments: HeadArguments, classes: Sequence[str]) -> PreTra
     of_frames = arguments.task == "frames"
     auto_class = AutoModelForAudioFrameClassification if of_frames else AutoModelForAudioClassification
     before = load_pretrained("model", arguments.model, AutoConfig)
-    config = head_config(arguments, before, classes)
+    config = head_config(arguments, before, classes, tested_fold)
     if arguments.from_scratch:
         model = auto_class.from_config(config)
     else:
@@ -71,17 +79,32 @@ def build_classifier(arguments: HeadArguments, classes: Sequence[str]) -> PreTra
     return model
 
 
-def head_config(arguments: HeadArguments, before: PreTrainedConfig, classes: Sequence[str]) -> PreTrainedConfig:
-    """The model's config with the run's classes and head.
+def head_config(
+    arguments: HeadArguments, before: PreTrainedConfig, classes: Sequence[str], tested_fold: int | None = None
+) -> PreTrainedConfig:
+    """The model's config with the run's classes and head; arguments as in `build_classifier`.
 
     Raises:
         ValueError: if a number of the head is out of range.
     """
     fields = {name: getattr(arguments, name) for name in HEAD_KEYS if getattr(arguments, name) is not None}
-    config = type(before).from_dict({**before.to_dict(), **fields})
+    try:
+        config = type(before).from_dict({**before.to_dict(), **fields})
+    except StrictDataclassError as error:
+        reason = str(error.__cause__ or error).rstrip(".")
+        raise ValueError(f"The model's config does not allow {fields}: {reason}. Change these keys.") from error
+    if arguments.drop_path_rate is not None:
+        encoder = getattr(config, "audio_config", config)
+        if not hasattr(encoder, "drop_path_rate"):
+            raise ValueError(
+                f"`drop_path_rate` is {arguments.drop_path_rate}, but the encoder {encoder.model_type!r} skips no "
+                "blocks. Remove the key."
+            )
+        encoder.drop_path_rate = arguments.drop_path_rate
     config.id2label = dict(enumerate(classes))
     config.label2id = {name: index for index, name in enumerate(classes)}
     config.problem_type = SINGLE_LABEL if arguments.task == "classification" else MULTI_LABEL
+    config.tested_fold = tested_fold
     config.is_encoder_decoder = False  # as a captioner's folder says
     return config
 

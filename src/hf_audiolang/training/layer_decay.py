@@ -28,7 +28,7 @@ def layer_decay_groups(model: nn.Module, groups: list[dict], decay: float, learn
         for parameter in group["params"]:
             by_layer.setdefault(ids.get(id(parameter), num_blocks + 1), []).append(parameter)
         rate = group.get("lr", learning_rate)
-        for layer, parameters in sorted(by_layer.items()):
+        for layer, parameters in sorted(by_layer.items(), reverse=True):  # the log shows the rate of the first group
             split.append({**group, "params": parameters, "lr": rate * decay ** (num_blocks + 1 - layer)})
     return split
 

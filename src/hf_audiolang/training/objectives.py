@@ -43,9 +43,8 @@ def override_objective(model_config: PreTrainedConfig, arguments: ModelArguments
         tower.validate()
         model_config.validate()
     except StrictDataclassError as error:
-        raise ValueError(
-            f"The model's config does not allow {given}: {error.__cause__ or error} Change these keys."
-        ) from error
+        reason = str(error.__cause__ or error).rstrip(".")
+        raise ValueError(f"The model's config does not allow {given}: {reason}. Change these keys.") from error
     if given.get("masking_ratio") == 0 and getattr(model_config, "masked_weight", 0) > 0:
         raise ValueError(
             f"`masking_ratio` is 0 with `masked_weight` {model_config.masked_weight}: nothing would be predicted. "

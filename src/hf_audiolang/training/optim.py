@@ -74,7 +74,7 @@ def build_optimizer(model: nn.Module, settings: OptimizationArguments) -> Optimi
     if settings.optimizer in ("sgd", "lars"):
         return (SGD if settings.optimizer == "sgd" else Lars)(groups, lr=rate, momentum=settings.momentum)
     is_cuda = all(parameter.is_cuda for group in groups for parameter in group["params"])
-    return AdamW(groups, lr=rate, betas=betas, eps=1e-8, fused=is_cuda)
+    return AdamW(groups, lr=rate, betas=betas, eps=1e-8, amsgrad=settings.amsgrad, fused=is_cuda)
 
 
 __all__ = ["build_optimizer", "parameter_groups", "split_text_tower"]

@@ -87,16 +87,21 @@ def load_start_weights(model: PreTrainedModel, arguments: ModelArguments) -> Non
 
 
 def check_exists(key: str, name: str) -> None:
-    """Makes sure that a name which can only be a folder's is that of a folder.
+    """Makes sure that a name which can only be a folder's is that of a folder, and none of an adapter alone.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is none, or no model in it.
     """
     is_path = name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1  # a Hub id has one separator at most
     if is_path and not Path(name).is_dir():
         raise FileNotFoundError(
             f"`{key}` {name!r} does not exist. The run before this one writes such a folder, as `model` in its "
             "`output_dir`: run that one first, or give another folder or a Hub id with weights."
+        )
+    if (Path(name) / "adapter_config.json").is_file() and not (Path(name) / "config.json").is_file():
+        raise FileNotFoundError(
+            f"`{key}` {name!r} is an adapter, no model of its own. Give the merged model, which a run writes beside "
+            "it as `model`."
         )
 
 
