@@ -243,6 +243,10 @@ def test_an_adapter_of_other_weights_is_refused(retriever, system_folder, tmp_pa
         AutoModel.from_pretrained(adapter)
     with pytest.raises(ValueError, match="whose weights are others"):
         other.load_adapter(str(retriever))
+    partly = SlapModel.from_pretrained(system_folder)  # as after a training with a frozen text tower
+    partly.audio_model = SlapModel.from_pretrained(tmp_path / "other").audio_model
+    with pytest.raises(ValueError, match="whose weights are others"):
+        partly.load_adapter(str(retriever))
     shutil.copytree(system_folder, tmp_path / "same")
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         moved = rebased(retriever, tmp_path / "same", tmp_path / str(dtype))

@@ -7,11 +7,11 @@ adapter_config.json -> base_model_name_or_path -> the base, with the adapter's c
 
 import copy
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME, find_adapter_config_file
@@ -21,7 +21,6 @@ from .configuration_audio_head import AudioHeadConfig
 # what a head is built from, beside the encoder's own numbers
 HEAD_FIELDS = ("id2label", "label2id", "problem_type", *AudioHeadConfig.__annotations__)
 _DOWNLOAD = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
-SAMPLE_SIZE = 16  # weights of one layer by which a base is known again
 _OWN_OPTIONS = ("adapter_kwargs", "adapter_name", "num_labels")
 
 
@@ -35,7 +34,7 @@ class AdapterSource:
         base_revision: revision of the base, which an auto class has looked up; None: the newest.
         base_class: name of that model's class, if it is known.
         head: fields of the config that its head was built from; empty without a head.
-        base_sample: name of an adapted layer and some of its weights in the base; None if they are not known.
+        base_sample: name of each adapted layer -> its first weight in the base; empty if they are not known.
         download: how its files are found.
     """
 
@@ -44,7 +43,7 @@ class AdapterSource:
     base_revision: str | None
     base_class: str | None
     head: dict[str, Any]
-    base_sample: tuple[str, list[float]] | None = None
+    base_sample: dict[str, float] = field(default_factory=dict)
     download: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -71,13 +70,11 @@ class AdapterSource:
 
         A base in another precision passes, and a quantised one, whose weights cannot be compared.
         """
-        if self.base_sample is None:
-            return True
-        name, values = self.base_sample
-        found = weights_sample(model.get_submodule(name).get_base_layer())
-        return found is None or bool(
-            torch.isclose(torch.tensor(found), torch.tensor(values), rtol=0.01, atol=1e-6).all()
-        )
+        for name, expected in self.base_sample.items():
+            found = first_weight(model.get_submodule(name).get_base_layer())
+            if found is not None and not math.isclose(found, expected, rel_tol=0.01, abs_tol=1e-6):
+                return False
+        return True
 
     def check_base(self, info: dict[str, Any]) -> None:
         """Makes sure that nothing but a head had another shape in the base.
@@ -114,17 +111,15 @@ def find_adapter(name_or_path: str | os.PathLike, options: dict[str, Any]) -> Ad
         head["id2label"] = {int(index): label for index, label in head["id2label"].items()}  # JSON has no such keys
     revision = written.get("revision") if name == str(name_or_path) else options.get("revision")
     base = str(written.get("base_model_name_or_path"))
-    sample = about.get("base_sample")
-    sample = (sample["layer"], sample["weights"]) if sample else None
-    return AdapterSource(name, base, revision, about.get("base_model_class"), head, sample, download)
+    return AdapterSource(
+        name, base, revision, about.get("base_model_class"), head, about.get("base_sample") or {}, download
+    )
 
 
-def weights_sample(layer: nn.Module) -> list[float] | None:
-    """The first weights of a layer, at most `SAMPLE_SIZE`; None for a quantised one."""
-    weight = layer.weight.detach()
-    if not weight.is_floating_point() or weight.is_meta:
-        return None
-    return [round(value, 7) for value in weight.flatten()[:SAMPLE_SIZE].float().tolist()]
+def first_weight(layer: nn.Module) -> float | None:
+    """The first weight of a layer; None for a quantised one, and for one whose weights are not on a device."""
+    weight = layer.weight
+    return float(weight.flatten()[0]) if weight.is_floating_point() and not weight.is_meta else None
 
 
 def head_of(config: PreTrainedConfig) -> dict[str, Any]:
@@ -132,4 +127,4 @@ def head_of(config: PreTrainedConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in HEAD_FIELDS}
 
 
-__all__ = ["HEAD_FIELDS", "AdapterSource", "find_adapter", "head_of", "weights_sample"]
+__all__ = ["HEAD_FIELDS", "AdapterSource", "find_adapter", "first_weight", "head_of"]

@@ -35,7 +35,7 @@ from transformers import (
 )
 
 from hf_audiolang.lora_targets import LORA_TARGETS
-from hf_audiolang.models.modeling_adapters import find_adapter, head_of, weights_sample
+from hf_audiolang.models.modeling_adapters import find_adapter, first_weight, head_of
 
 from .lora_arguments import LoraArguments
 
@@ -183,9 +183,9 @@ def save_adapter(
     about = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
     if hasattr(model, "classifier"):
         about["head"] = head_of(model.config)
-    name, layer = [(name, part) for name, part in model.named_modules() if isinstance(part, LoraLayer)][-1]
-    if (sample := weights_sample(layer.get_base_layer())) is not None:
-        about["base_sample"] = {"layer": name, "weights": sample}
+    layers = {name: part.get_base_layer() for name, part in model.named_modules() if isinstance(part, LoraLayer)}
+    sample = {name: first_weight(layer) for name, layer in layers.items()}
+    about["base_sample"] = {name: value for name, value in sample.items() if value is not None}
     config.save_pretrained(folder, auto_mapping_dict=about)
     if processor is not None:
         processor.save_pretrained(folder)
